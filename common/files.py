@@ -1,0 +1,53 @@
+"""What is known of a file: its path, its fence, its checksum; and one streaming pass to hash it."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+Algorithm = Literal["sha256", "blake2b"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What the kernel says of a file's content; any write, truncation or replacement changes it."""
+
+    inode: int
+    size: int
+    """In bytes."""
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Fence":
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """A digest in lower-case hexadecimal and the algorithm that it was computed with."""
+
+    algorithm: Algorithm
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class BufferedFile:
+    """A regular file in a buffer: its path below it, as bytes, and its fence when it was seen."""
+
+    path: bytes
+    fence: Fence
+
+
+def checksum(path: bytes, algorithm: Algorithm) -> tuple[Checksum, Fence]:
+    """Hash a file in one streaming pass; the fence is that of the bytes that were read.
+
+    Raises
+    ------
+    OSError
+        The file is gone, is a symbolic link or can't be read.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
+        fence = Fence.of(os.fstat(file.fileno()))
+        digest = hashlib.file_digest(file, algorithm).hexdigest()
+    return Checksum(algorithm, digest), fence

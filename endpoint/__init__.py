@@ -1,0 +1,1 @@
+"""The endpoint manager: verifies, stores and catalogues what arrived."""

@@ -1,0 +1,1 @@
+"""The handoff manager: carries files from the buffer to the endpoint site."""
