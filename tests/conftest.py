@@ -1,0 +1,21 @@
+"""What every test may ask for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.loopback import Sites, Sshd
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A running sshd, shared: stop, pause and re-key only one of your own."""
+    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def sites(tmp_path: Path, sshd: Sshd) -> Sites:
+    """Two empty sites, joined by the shared sshd."""
+    return Sites(tmp_path / "sites", sshd)
