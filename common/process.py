@@ -26,7 +26,8 @@ _GRACE = 1.0
 """Seconds that a process group has between SIGTERM and SIGKILL."""
 _TICK = 0.25
 """Seconds between two looks at a running program's progress."""
-_CHUNK = 1 << 18
+_CHUNK = 1 << 20
+"""More than a pipe holds, so that one read empties it."""
 
 Argv = Sequence[str | bytes]
 
@@ -96,13 +97,15 @@ def run(
         stack.callback(group.end)
         talk = stack.enter_context(_Talk(child, stdin, stdout_limit, stderr_limit))
         watch = _Watch(group, began, timeout, stall_timeout, on_progress)
-        while talk.is_open and group.poll() is None and watch.ended == "exited":
-            watch.look(heard=talk.exchange(_TICK))
-        # Its pipes are closed: it ends now. Or it has ended: what its pipes hold is all there is.
-        while group.wait(_TICK if watch.ended == "exited" else 0) is None and watch.ended == "exited":
-            watch.look(heard=False)
+        while group.poll() is None and watch.ended == "exited":
+            if talk.is_open:
+                watch.look(heard=talk.exchange(_TICK))
+            else:
+                group.wait(_TICK)
+                watch.look(heard=False)
         exit_code = group.end(grace=_GRACE)
-        talk.drain()
+        # What its pipes still hold is all there is; a descendant that got away may hold them open.
+        talk.exchange(0)
     return Completed(
         tuple(os.fsencode(word) for word in argv),
         exit_code,
@@ -242,11 +245,13 @@ class _Talk:
         self._unsent = memoryview(stdin)
         self._selector = selectors.DefaultSelector()
         self._child = child
-        for pipe, tail in ((_pipe(child.stdout), self.stdout), (_pipe(child.stderr), self.stderr)):
+        for pipe, events, tail in (
+            (_pipe(child.stdout), selectors.EVENT_READ, self.stdout),
+            (_pipe(child.stderr), selectors.EVENT_READ, self.stderr),
+            (_pipe(child.stdin), selectors.EVENT_WRITE, None),
+        ):
             os.set_blocking(pipe.fileno(), False)
-            self._selector.register(pipe, selectors.EVENT_READ, tail)
-        os.set_blocking(_pipe(child.stdin).fileno(), False)
-        self._selector.register(_pipe(child.stdin), selectors.EVENT_WRITE)
+            self._selector.register(pipe, events, (pipe, tail))
         self._feed(_pipe(child.stdin))
 
     def __enter__(self) -> "_Talk":
@@ -267,16 +272,12 @@ class _Talk:
         """Wait so long at most, read and write what can be; tells whether anything was read."""
         heard = False
         for key, _ in self._selector.select(seconds):
-            if key.data is None:
-                self._feed(_pipe(self._child.stdin))
+            pipe, tail = key.data
+            if tail is None:
+                self._feed(pipe)
             else:
-                heard |= self._listen(key.fileobj, key.data)  # type: ignore[arg-type]
+                heard |= self._listen(pipe, tail)
         return heard
-
-    def drain(self) -> None:
-        """Read what is left in the pipes."""
-        while self.is_open and self.exchange(0):
-            pass
 
     def _listen(self, pipe: IO[bytes], tail: _Tail) -> bool:
         chunk = os.read(pipe.fileno(), _CHUNK)
