@@ -1,0 +1,54 @@
+"""Children of a manager that died: they are found by a mark in their environment, and ended."""
+
+import os
+import time
+
+import psutil
+
+from common.errors import DbbError
+
+MARK = "DBB_LEDGER"
+"""The environment variable that every process of a manager carries: the id of its ledger."""
+
+
+def end_orphans(ledger_id: str, patience: float = 10.0) -> int:
+    """Kill every process of ours that an earlier manager of this ledger left, and wait until it is gone.
+
+    Death signals end nearly all of them before; this is for those that escaped (a grandchild whose
+    network hangs). Returns how many there were.
+
+    Raises
+    ------
+    DbbError
+        One of them does not die (it hangs in the kernel, on a dead network filesystem for instance).
+    """
+    left = _marked(ledger_id)
+    found = len(left)
+    deadline = time.monotonic() + patience
+    while left:
+        if time.monotonic() > deadline:
+            pids = ", ".join(str(process.pid) for process in left)
+            raise DbbError(
+                f"processes of the manager before this one do not die: {pids}",
+                "they hang in the kernel, often on a dead network filesystem: mend that, then start again",
+            )
+        for process in left:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(left, timeout=0.2)
+        left = _marked(ledger_id)
+    return found
+
+
+def _marked(ledger_id: str) -> list[psutil.Process]:
+    """The living processes with our mark, except this one."""
+    marked = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == ledger_id:
+                marked.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return marked

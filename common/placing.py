@@ -1,0 +1,113 @@
+"""Putting a file where it belongs: atomically, and never over another one."""
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+from contextlib import suppress
+
+from common.files import Checksum, Fence, checksum
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def rename_exclusive(source: bytes, target: bytes) -> None:
+    """Rename unless the target exists, in one step of the kernel (renameat2, Linux 3.15).
+
+    Where the filesystem can't do it (NFS, say), a hard link and the removal of the old name do.
+
+    Raises
+    ------
+    FileExistsError
+        The target exists; nothing was touched.
+    OSError
+        Of it ``EXDEV``: they lie on two filesystems.
+    """
+    failed = _LIBC.renameat2(_AT_FDCWD, source, _AT_FDCWD, target, _RENAME_NOREPLACE)
+    if not failed:
+        return
+    code = ctypes.get_errno()
+    if code in _UNSUPPORTED:
+        os.link(source, target, follow_symlinks=False)
+        os.unlink(source)
+        return
+    raise OSError(code, os.strerror(code), os.fsdecode(source), None, os.fsdecode(target))
+
+
+def move_exclusive(source: bytes, target: bytes, known: Checksum, fence: Fence) -> None:
+    """Move a file unless the target exists, on one filesystem or across two.
+
+    Across two it is copied beside the target, flushed, read back and compared, put in place
+    exclusively, and only then removed at its source.
+
+    Raises
+    ------
+    FileExistsError
+        The target exists; nothing was touched.
+    OSError
+        Of it ``EIO`` with a message: the copy did not come out the same, and was removed.
+    """
+    try:
+        rename_exclusive(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    else:
+        return
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fsdecode(target))
+    temporary = temporary_beside(target, known)
+    try:
+        _copy(source, temporary)
+        copied, _ = checksum(temporary, known.algorithm)
+        if copied != known:
+            raise OSError(errno.EIO, "the copy differs from the original", os.fsdecode(target))
+        rename_exclusive(temporary, target)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+    flush_directory(os.path.dirname(target))
+    if Fence.of(os.lstat(source)) == fence:
+        os.unlink(source)
+
+
+def temporary_beside(target: bytes, known: Checksum) -> bytes:
+    """The name for an unfinished copy; the same one again after a crash, so that none is left."""
+    name = hashlib.sha256(target + known.digest.encode()).hexdigest()[:32]
+    return os.path.join(os.path.dirname(target), b".dbb-" + name.encode() + b".part")
+
+
+def flush_directory(directory: bytes) -> None:
+    """Make the names in a directory survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def same_content(path: bytes, known: Checksum, size: int) -> bool:
+    """Whether a regular file with that size and digest is there."""
+    try:
+        status = os.lstat(path)
+        return status.st_size == size and checksum(path, known.algorithm)[0] == known
+    except OSError:
+        return False
+
+
+def _copy(source: bytes, target: bytes) -> None:
+    """Copy content, mode and times, and flush them to the disk."""
+    with (
+        open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as old,
+        open(target, "wb") as new,
+    ):
+        shutil.copyfileobj(old, new, 1 << 20)
+        new.flush()
+        status = os.fstat(old.fileno())
+        os.fchmod(new.fileno(), status.st_mode & 0o7777)
+        os.utime(new.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.fsync(new.fileno())

@@ -1,0 +1,206 @@
+"""Worker processes: each is given one task at a time, and answers; one that dies costs its task alone.
+
+`concurrent.futures.ProcessPoolExecutor` was considered: when one of its workers is killed it breaks
+as a whole, and it runs threads in the parent. Here each worker has a socket of its own, on which
+tasks go out and progress and answers come back, and the parent stays single-threaded.
+"""
+
+import os
+import pickle
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from common.process import Background
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+TaskIn = TypeVar("TaskIn", contravariant=True)
+ResultOut = TypeVar("ResultOut", covariant=True)
+
+Tell = Callable[[str, int], None]
+"""How a worker tells what it is at: the phase, and the bytes that have gone through it."""
+
+
+class Worker(Protocol[TaskIn, ResultOut]):
+    """What runs in the process. It raises nothing that it can answer with instead."""
+
+    def work(self, task: TaskIn) -> ResultOut: ...
+
+
+class Recipe(Protocol[TaskIn, ResultOut]):
+    """How a worker is made, in its own process. It is pickled, so it is light and complete."""
+
+    def open(self, number: int, tell: Tell) -> AbstractContextManager[Worker[TaskIn, ResultOut]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A worker died over its task, or raised what nobody had foreseen."""
+
+    reason: str
+    detail: str = ""
+    """The traceback, when there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a worker is at."""
+
+    phase: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Task, Result]):
+    """What became of a task."""
+
+    number: int
+    """Of the worker."""
+    task: Task
+    result: Result | Crash
+
+
+@dataclass(slots=True)
+class _Hand(Generic[Task]):
+    """One worker process as its parent holds it."""
+
+    process: Background
+    connection: Connection
+    task: Task | None = None
+    progress: Progress | None = None
+
+
+class Pool(Generic[Task, Result]):
+    """A number of workers, each started when there is work for it and again after it has died."""
+
+    def __init__(self, size: int, recipe: Recipe[Task, Result]) -> None:
+        self.size = size
+        self._recipe = recipe
+        self._hands: dict[int, _Hand[Task]] = {}
+
+    def start(self) -> None:
+        """Start them all now, so that they get ready while the parent looks around."""
+        for number in range(self.size):
+            self._hand(number)
+
+    def idle(self) -> list[int]:
+        """The numbers of the workers that have nothing to do."""
+        return [n for n in range(self.size) if n not in self._hands or self._hands[n].task is None]
+
+    def busy(self) -> dict[int, Task]:
+        """The tasks in flight, by the number of the worker."""
+        return {n: hand.task for n, hand in self._hands.items() if hand.task is not None}
+
+    def progress(self, number: int) -> Progress | None:
+        """What a worker last told of the task that it is at."""
+        hand = self._hands.get(number)
+        return hand.progress if hand else None
+
+    def submit(self, number: int, task: Task) -> None:
+        """Give a task to an idle worker. That it died meanwhile shows when answers are collected."""
+        hand = self._hand(number)
+        hand.task, hand.progress = task, None
+        with suppress(BrokenPipeError, ConnectionResetError):
+            hand.connection.send(task)
+
+    def waitables(self) -> list[Connection]:
+        """What becomes readable when there is something to collect."""
+        return [hand.connection for hand in self._hands.values()]
+
+    def collect(self) -> Iterator[Answer[Task, Result]]:
+        """Everything that has come in, without waiting."""
+        for number, hand in list(self._hands.items()):
+            try:
+                while hand.connection.poll():
+                    message = hand.connection.recv()
+                    if isinstance(message, Progress):
+                        hand.progress = message
+                    elif hand.task is not None:
+                        task, hand.task = hand.task, None
+                        yield Answer(number, task, message)
+            except (EOFError, OSError, pickle.UnpicklingError):
+                yield from self._bury(number, "the worker process died")
+
+    def kill(self, number: int, reason: str) -> Iterator[Answer[Task, Result]]:
+        """End a worker with all that it started; its task, if any, comes back as a crash."""
+        if number in self._hands:
+            yield from self._bury(number, reason)
+
+    def close(self, patience: float = 2.0) -> None:
+        """Let idle workers go in peace, and end what has not gone after so many seconds."""
+        for hand in self._hands.values():
+            hand.connection.close()
+        deadline = time.monotonic() + patience
+        for hand in self._hands.values():
+            if hand.task is None:
+                hand.process.wait(max(0.0, deadline - time.monotonic()))
+            hand.process.kill()
+        self._hands.clear()
+
+    def _hand(self, number: int) -> _Hand[Task]:
+        if number not in self._hands:
+            self._hands[number] = self._start(number)
+        return self._hands[number]
+
+    def _start(self, number: int) -> _Hand[Task]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            root = str(Path(__file__).parent.parent)
+            program = f"import sys; sys.path.insert(0, {root!r}); from common.pool import serve; serve()"
+            argv = [sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()), str(number)]
+            process = Background(argv, pass_fds=(theirs.fileno(),), death_signal=signal.SIGKILL)
+        connection = Connection(ours.detach())
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.send(self._recipe)
+        return _Hand(process, connection)
+
+    def _bury(self, number: int, reason: str) -> Iterator[Answer[Task, Result]]:
+        hand = self._hands.pop(number)
+        hand.connection.close()
+        status = hand.process.kill()
+        if hand.task is not None:
+            yield Answer(number, hand.task, Crash(f"{reason} ({status})"))
+
+
+def serve() -> None:
+    """Be a worker: the main function of its process."""
+    descriptor, parent, number = (int(word) for word in sys.argv[1:4])
+    os.set_inheritable(descriptor, False)
+    # Ctrl-C in a terminal goes to the whole foreground group; the parent decides what ends. A handler
+    # and not SIG_IGN: what is ignored stays so across exec, and ssh must hear its SIGTERM.
+    signal.signal(signal.SIGINT, _leave_it_to_the_parent)
+    signal.signal(signal.SIGTERM, _leave_it_to_the_parent)
+    if os.getppid() != parent:
+        return
+    with Connection(descriptor) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        recipe = connection.recv()
+        with recipe.open(number, lambda phase, count: connection.send(Progress(phase, count))) as worker:
+            for task in _tasks(connection):
+                connection.send(_answer(worker, task))
+
+
+def _tasks(connection: Connection) -> Iterator[object]:
+    """The tasks, until the parent closes its end or dies."""
+    with suppress(EOFError, ConnectionResetError):
+        while True:
+            yield connection.recv()
+
+
+def _leave_it_to_the_parent(_number: int, _frame: object) -> None:
+    """Do nothing with a signal that is meant for the parent."""
+
+
+def _answer(worker: Worker[Task, Result], task: Task) -> Result | Crash:
+    try:
+        return worker.work(task)
+    except Exception as error:  # noqa: BLE001 - the pool's edge: whatever it was, it is told and the worker lives on
+        return Crash(f"{type(error).__name__}: {error}", traceback.format_exc())

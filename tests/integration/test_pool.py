@@ -1,0 +1,132 @@
+"""The pool with real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import psutil
+import pytest
+
+from common.pool import Answer, Crash, Pool, Progress
+from tests.integration.workers import EchoRecipe
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return tmp_path / "trace"
+
+
+@pytest.fixture
+def pool(trace: Path) -> Iterator[Pool[str, str]]:
+    pool: Pool[str, str] = Pool(2, EchoRecipe(str(trace)))
+    yield pool
+    pool.close()
+
+
+def answers(pool: Pool[str, str], count: int) -> list[Answer[str, str]]:
+    """Wait for so many answers."""
+    got: list[Answer[str, str]] = []
+    deadline = time.monotonic() + 20
+    while len(got) < count:
+        assert time.monotonic() < deadline, f"only {got} came"
+        wait(pool.waitables(), 1)
+        got += pool.collect()
+    return got
+
+
+def test_each_worker_answers_its_own_task(pool: Pool[str, str]) -> None:
+    pool.submit(0, "a")
+    pool.submit(1, "b")
+    assert pool.idle() == []
+    assert sorted(answers(pool, 2), key=lambda answer: answer.number) == [
+        Answer(0, "a", "0: a"),
+        Answer(1, "b", "1: b"),
+    ]
+    assert pool.idle() == [0, 1]
+
+
+def test_an_exception_is_told_and_the_worker_lives_on(pool: Pool[str, str]) -> None:
+    pool.submit(0, "pid")
+    before = answers(pool, 1)
+    pool.submit(0, "raise no")
+    [answer] = answers(pool, 1)
+    assert isinstance(answer.result, Crash)
+    assert answer.result.reason == "ValueError: no"
+    assert "Traceback" in answer.result.detail
+    pool.submit(0, "pid")
+    assert answers(pool, 1) == before
+
+
+def test_a_worker_that_dies_costs_its_own_task_alone(pool: Pool[str, str]) -> None:
+    pool.submit(0, "die")
+    pool.submit(1, "tell 7")
+    crashed, fine = sorted(answers(pool, 2), key=lambda answer: answer.number)
+    assert isinstance(crashed.result, Crash)
+    assert "died (-9)" in crashed.result.reason
+    assert fine == Answer(1, "tell 7", "1: tell 7")
+    pool.submit(0, "again")
+    assert answers(pool, 1) == [Answer(0, "again", "0: again")]
+
+
+def test_progress_is_seen_while_the_worker_works(pool: Pool[str, str]) -> None:
+    pool.submit(1, "tell 42")
+    while pool.progress(1) is None:
+        wait(pool.waitables(), 1)
+        assert list(pool.collect()) == []
+    assert pool.progress(1) == Progress("thinking", 42)
+    answers(pool, 1)
+
+
+def test_a_killed_worker_takes_its_children_along(pool: Pool[str, str]) -> None:
+    pool.submit(0, "sleep 1000")
+    children = _sleepers(1)
+    [answer] = pool.kill(0, "too slow")
+    assert isinstance(answer.result, Crash)
+    assert answer.result.reason == "too slow (-9)"
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+def test_idle_workers_close_what_they_opened(pool: Pool[str, str], trace: Path) -> None:
+    pool.submit(0, "a")
+    answers(pool, 1)
+    pool.close()
+    assert trace.read_text().splitlines() == ["opened 0", "closed 0"]
+
+
+def test_workers_and_their_children_die_with_their_parent(trace: Path) -> None:
+    program = (
+        "import sys; from common.pool import Pool; from tests.integration.workers import EchoRecipe\n"
+        f"pool = Pool(1, EchoRecipe({str(trace)!r})); pool.submit(0, 'sleep 1001'); print('up', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as manager:
+        assert manager.stdout is not None
+        assert manager.stdout.readline() == "up\n"
+        children = _sleepers(1, seconds="1001")
+        family = [*psutil.Process(manager.pid).children(recursive=True), *children]
+        os.kill(manager.pid, signal.SIGKILL)
+        assert len(family) >= 2
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+
+
+def _sleepers(count: int, seconds: str = "1000") -> list[psutil.Process]:
+    """Wait until so many `sleep` programs run, and return them."""
+    deadline = time.monotonic() + 20
+    while True:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.cmdline() == ["sleep", seconds]:
+                    found.append(process)
+        if len(found) == count:
+            return found
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
