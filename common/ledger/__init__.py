@@ -1,0 +1,1 @@
+"""The ledger: every file, its checksum, its state and every transition, in one SQLite database."""
