@@ -152,12 +152,12 @@ class Ledger:
         """Say that the manager lives, and how."""
         raise NotImplementedError
 
-    def progress(self, batch_id: int, *, phase: str, bytes: int) -> None:
+    def progress(self, batch_id: int, *, phase: str, progress_bytes: int) -> None:
         """Say how far a batch has come."""
         raise NotImplementedError
 
     def receipts(self, receipts: Sequence[Receipt]) -> int:
-        """Note what the endpoint manager says; returns how many were news. Of unknown versions nothing is noted."""
+        """Note what the endpoint manager says of known versions; returns how many of these were news."""
         raise NotImplementedError
 
     def tend(self) -> None:

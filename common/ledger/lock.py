@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from common.errors import DbbError
 
 
-class LedgerHeld(DbbError):
+class LedgerHeld(DbbError):  # noqa: N818 - it says what is the case
     """Another manager has this ledger."""
 
     exit_code: ClassVar[int] = 0

@@ -51,7 +51,7 @@ class LedgerReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let several questions be answered as of the same instant. Keep it short: it holds up checkpoints."""
+        """Let several questions be answered as of one instant; while it lasts, the log of changes grows."""
         raise NotImplementedError
         yield
 
@@ -68,7 +68,7 @@ class LedgerReader:
         raise NotImplementedError
 
     def rates(self, *, now_ms: int, windows: Sequence[int] = (60, 300, 900)) -> dict[str, Rate]:
-        """What the first step completed (deliveries, for a handoff manager), by window: ``1m``, ``5m``, ``15m``."""
+        """What the first step completed (deliveries, say), by window: ``1m``, ``5m``, ``15m``."""
         raise NotImplementedError
 
     def arrivals(self, *, now_ms: int, windows: Sequence[int] = (60, 300, 900)) -> dict[str, Rate]:

@@ -1,4 +1,4 @@
-"""What goes into the ledger and what is read from it, as frozen values. Times are milliseconds since the epoch."""
+"""What goes into the ledger and what is read from it. Times are milliseconds since the epoch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,10 +102,10 @@ class FailureGroup:
 
     state: str
     cause: str
-    files: int
-    bytes: int
     example: bytes
     reason: str
+    files: int
+    bytes: int
     next_try: int | None
     """When the first of them is tried again; None when all of them wait for a person."""
 
@@ -130,11 +130,11 @@ class Carried:
     step: str
     """The working state."""
     since: int
+    phase: str
+    example: bytes
     files: int
     bytes: int
     progress_bytes: int
-    phase: str
-    example: bytes
 
 
 @dataclass(frozen=True, slots=True)
