@@ -1,0 +1,106 @@
+"""The kinds of values that the keys of a configuration take; each says in plain words what it wants.
+
+A problem that is found here is told as ``key: message``, so a message starts with "must".
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo
+
+from common.config.document import described
+from common.config.quantities import duration, duration_text, rate, rate_text, size, size_text
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a configuration comes from: relative paths and defaults follow from it."""
+
+    file: Path
+    environment: Mapping[str, str]
+
+    @property
+    def directory(self) -> Path:
+        return self.file.absolute().parent
+
+
+def origin(info: ValidationInfo) -> Origin:
+    """The origin that the models are validated with."""
+    found = info.context
+    return found if isinstance(found, Origin) else Origin(Path("config.yaml"), os.environ)
+
+
+def plain_text(value: str) -> str:
+    """Text of one line; it may end up in an argument or in a generated file."""
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if not value.isprintable():
+        raise ValueError(f"must not hold a line break or another control character: {value!r}")
+    return value
+
+
+def local_path(value: object, base: Path) -> Path:
+    """A path on this machine: ``~`` is expanded, and a relative one starts at `base`."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"must be a path, not {described(value)}")
+    expanded = os.path.expanduser(plain_text(value))
+    if expanded.startswith("~"):
+        raise ValueError(f"must be a path; there is no user {expanded.split('/')[0].removeprefix('~')!r}")
+    path = base / expanded
+    if path == Path("/"):
+        raise ValueError("must not be the root directory")
+    return path
+
+
+def remote_path(value: str) -> str:
+    """A path at the endpoint site, where neither ``~`` nor a working directory can be relied upon."""
+    if not plain_text(value).startswith("/"):
+        raise ValueError(f"must be an absolute path at the endpoint, not {value!r}")
+    if ".." in value.split("/"):
+        raise ValueError(f"must not contain '..': {value!r}")
+    path = "/" + posixpath.normpath(value).lstrip("/")
+    if path == "/":
+        raise ValueError("must not be the root directory")
+    return path
+
+
+def pattern(value: str) -> str:
+    """A regular expression that can be compiled and does not match everything."""
+    try:
+        matches_all = re.search(value, "") is not None and re.search(value, "\x00/\n") is not None
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"must be a regular expression; {value!r} is none: {error}") from error
+    if not value or matches_all:
+        raise ValueError(f"must not match every path, as {value!r} does")
+    return value
+
+
+def upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def empty_list(value: object) -> object:
+    """A key of a list without a value is an empty list."""
+    return () if value is None else value
+
+
+def _local_path(value: object, info: ValidationInfo) -> Path:
+    return local_path(value, origin(info).directory)
+
+
+Text = Annotated[str, AfterValidator(plain_text)]
+Duration = Annotated[float, BeforeValidator(duration), PlainSerializer(duration_text)]
+Size = Annotated[int, BeforeValidator(size), PlainSerializer(size_text)]
+Rate = Annotated[int, BeforeValidator(rate), PlainSerializer(rate_text)]
+LocalPath = Annotated[Path, BeforeValidator(_local_path), PlainSerializer(str)]
+RemotePath = Annotated[str, AfterValidator(remote_path)]
+Patterns = Annotated[
+    tuple[Annotated[str, AfterValidator(pattern)], ...], BeforeValidator(empty_list), PlainSerializer(list)
+]

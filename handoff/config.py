@@ -1,0 +1,215 @@
+"""The handoff manager's configuration: every key, its default, and what the keys must be together."""
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path, PurePath, PurePosixPath
+from string import Formatter
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from common.config.document import Document, Key
+from common.config.loading import load as load_model
+from common.config.loading import rendered, unknown
+from common.config.quantities import rate
+from common.config.sections import DatabaseConfig, GeneralConfig, LoggingConfig, Section, ledger_path
+from common.config.values import (
+    Duration,
+    LocalPath,
+    Origin,
+    Patterns,
+    Rate,
+    RemotePath,
+    Size,
+    Text,
+    local_path,
+    remote_path,
+)
+
+_RESERVED = ("batch", "command", "dest", "file")
+_NOBODY = "nobody is there to answer or to read"
+_OWN_CONNECTIONS = "the manager keeps connections of its own"
+_OWN_COMMANDS = "it would change the commands that the manager runs"
+_NO_FORWARDING = "the manager's connections forward nothing"
+_OWN_KEY = "it has a key of its own, "
+_OWNED_OPTIONS = {
+    "batchmode": _NOBODY,
+    "requesttty": _NOBODY,
+    "escapechar": _NOBODY,
+    "controlmaster": _OWN_CONNECTIONS,
+    "controlpath": _OWN_CONNECTIONS,
+    "controlpersist": _OWN_CONNECTIONS,
+    "forkafterauthentication": _OWN_COMMANDS,
+    "remotecommand": _OWN_COMMANDS,
+    "sessiontype": _OWN_COMMANDS,
+    "stdinnull": _OWN_COMMANDS,
+    "dynamicforward": _NO_FORWARDING,
+    "forwardagent": _NO_FORWARDING,
+    "forwardx11": _NO_FORWARDING,
+    "localforward": _NO_FORWARDING,
+    "remoteforward": _NO_FORWARDING,
+    "tunnel": _NO_FORWARDING,
+    "port": _OWN_KEY + "endpoint.ssh.port",
+    "user": _OWN_KEY + "endpoint.user",
+    "identityfile": _OWN_KEY + "endpoint.ssh.identity",
+    "host": "it belongs into a file of your own, named by endpoint.ssh.config",
+    "match": "it belongs into a file of your own, named by endpoint.ssh.config",
+    "include": "it belongs into a file of your own, named by endpoint.ssh.config",
+}
+
+
+def _account(value: str) -> str:
+    """A host or user name: ssh must not take it for an option, nor for several words."""
+    if value.startswith("-") or re.search(r"[\s'\"`$;|&<>()]", value):
+        raise ValueError(f"must be a plain name, not {value!r}")
+    return value
+
+
+def _host(value: str) -> str:
+    if "@" in value:
+        raise ValueError(f"must be the host alone, not {value!r}; the account goes to endpoint.user")
+    return _account(value)
+
+
+def _yes_or_no(value: str) -> str:
+    """Booleans as ssh writes them."""
+    return {"true": "yes", "false": "no"}.get(value.lower(), value)
+
+
+class HandoffSection(Section):
+    buffer: LocalPath
+    """Where files land, and where they are taken from."""
+    holding: LocalPath
+    """Where files go once they are safely delivered."""
+
+
+class SshConfig(Section):
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """The endpoint's ssh port. When left out, ssh decides."""
+    identity: LocalPath | None = None
+    """The private key. When left out, ssh decides."""
+    config: LocalPath | None = None
+    """The ssh configuration file to read instead of `~/.ssh/config`."""
+    options: dict[str, Annotated[Text, AfterValidator(_yes_or_no)]] = Field(default_factory=dict)
+    """More options, named as in `man ssh_config`; they prevail over `config`."""
+
+
+class CommandsConfig(Section):
+    transfer: Text | None = None
+    """Sends `{file}`, or several as `{batch}`, to `{dest}`; takes the place of `endpoint.transfer`."""
+    remote: Text | None = None
+    """Runs `{command}` at the endpoint; takes the place of `endpoint.ssh`."""
+
+
+class EndpointConfig(Section):
+    """The endpoint site. Keys of one's own are allowed where a command of one's own uses them."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Text] = Field(init=False)
+
+    host: Annotated[Text, AfterValidator(_host)]
+    """Its name or address."""
+    user: Annotated[Text, AfterValidator(_account)] | None = None
+    """The account there. When left out, ssh decides."""
+    staging: RemotePath = ""
+    """Where a transfer may be incomplete; on the same filesystem as `buffer`."""
+    buffer: RemotePath
+    """Where files appear, whole, under the same relative path as here."""
+    transfer: Literal["auto", "rsync", "scp"] = "auto"
+    """`rsync`, `scp`, or `auto`: rsync where both ends have it, else scp."""
+    ssh: SshConfig = SshConfig()
+    """How ssh connects."""
+    notes: bool = True
+    """Whether delivery notes are written into `staging`, for the endpoint manager."""
+    commands: CommandsConfig = CommandsConfig()
+    """Commands of your own, for any other tool."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _staging_beside_buffer(cls, data: object) -> object:
+        staging = _staging(data) if isinstance(data, Mapping) else None
+        return {**data, "staging": staging} if staging and isinstance(data, Mapping) else data
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What the placeholders of the commands stand for."""
+        own = {name: str(value) for name, value in (self.__pydantic_extra__ or {}).items()}
+        known = {"host": self.host, "user": self.user, "staging": self.staging, "buffer": self.buffer}
+        return own | {name: value for name, value in known.items() if value is not None}
+
+
+class HandoffGeneralConfig(GeneralConfig):
+    num_threads: int = Field(default=4, ge=1, le=64)
+    """How many workers carry files at the same time."""
+    chunk_size: int = Field(default=500, ge=1)
+    """How many files a batch holds at most."""
+    batch_bytes: Size = Field(default=256_000_000, gt=0)
+    """How many bytes a batch holds at most; a larger file goes alone."""
+    timeout: Duration | None = Field(default=None, gt=0)
+    """How long a command may take; null: as long as it moves bytes."""
+    stall_timeout: Duration | None = Field(default=120.0, gt=0)
+    """A command that moves no bytes for so long is killed; null: never."""
+    order: Literal["oldest", "newest"] = "oldest"
+    """Which of the waiting files go first."""
+    bandwidth: Rate | None = Field(default=None, gt=0)
+    """What all workers together may send, such as `200MB/s`; null: no limit."""
+    exclude_list: Patterns = ()
+    """Files that stay in the buffer: regular expressions, found anywhere in the relative path."""
+    expiration_time: Duration = Field(default=86_400.0, gt=0)
+    """Empty directories leave the buffer when they are older than this."""
+
+
+class HandoffConfig(Section):
+    handoff: HandoffSection
+    """This site."""
+    endpoint: EndpointConfig
+    """The site that files are carried to."""
+    database: DatabaseConfig = Field(default_factory=dict, validate_default=True)
+    """The ledger."""
+    logging: LoggingConfig = LoggingConfig()
+    """What is told about the work, and where."""
+    general: HandoffGeneralConfig = HandoffGeneralConfig()
+    """How the work is done."""
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.database.path
+
+    def notes(self) -> tuple[str, ...]:
+        """What is allowed and yet worth to be told."""
+        ignored = [
+            name for name in ("echo", "pool_type", "pool_class") if name in self.database.model_fields_set
+        ]
+        return tuple(f"database.{name}: is ignored; the ledger needs no such setting" for name in ignored)
+
+
+def load(path: Path, environment: Mapping[str, str] | None = None) -> HandoffConfig:
+    """Read the configuration.
+
+    Raises
+    ------
+    ConfigError
+        Its message has a line for each problem: ``file:line: key: message``.
+    """
+    return load_model(HandoffConfig, path, check=_problems, environment=environment)
+
+
+def effective(config: HandoffConfig) -> str:
+    """The configuration with all defaults filled in, as YAML that loads as the same configuration."""
+    return rendered(config)
+
+
+def _problems(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:
+    """What several keys must be together."""
+    yield from ()
+
+
+def _staging(endpoint: Mapping[str, object]) -> str | None:
+    """The default of ``endpoint.staging``, where there is need of one."""
+    buffer = endpoint.get("buffer")
+    if endpoint.get("staging") is not None or not isinstance(buffer, str) or not buffer.startswith("/"):
+        return None
+    return buffer.rstrip("/") + ".staging"
