@@ -61,7 +61,7 @@ give_up() {
 programs() {
     printf '%s\n' 'ssh openssh-client' 'ssh-keygen openssh-client' 'scp openssh-client' \
         'sshd openssh-server' 'rsync rsync'
-    [ "$1" = demo ] || printf '%s\n' 'csh csh' 'fish fish' 'tmux tmux'
+    [ "$1" = demo ] || printf '%s\n' 'csh csh' 'fish fish' 'tmux tmux' 'zsh zsh'
 }
 
 # Whether an interpreter is new enough, and has the modules that are named after it.
@@ -168,8 +168,8 @@ install_packages() {
     fi
     [ "$1" = demo ] || groups=(--group test --group lint)
     say 'installing Python packages into .venv'
-    .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' # older ones do not know --group
-    .venv/bin/python -m pip install --quiet --editable . "${groups[@]}"
+    .venv/bin/python -m pip install -qq --upgrade 'pip>=25.1' # older ones do not know --group
+    .venv/bin/python -m pip install -qq --editable . "${groups[@]}"
     echo "$state" >"$stamp"
 }
 
