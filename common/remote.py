@@ -1,0 +1,487 @@
+"""The endpoint over ssh: one kept connection, one way to run a script there, one way to quote.
+
+Everything that is told to ssh stands in one generated configuration file, which rsync's and scp's
+own ssh read as well. ssh takes the first value that it finds, so the file holds, in this order: what
+must be so, the options of our configuration, the user's own ssh configuration, and what we prefer.
+"""
+
+import os
+import re
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import DbbError, Failure, ProcessError, RemoteError, Scope
+from common.process import Argv, Background, Completed, run
+
+ENVIRONMENT = {"LC_ALL": "C"}
+"""For every program whose messages are read: they are in English then, here and (with SendEnv) there."""
+
+_SOCKET_LIMIT = 90
+"""ssh binds `<ControlPath>.<16 letters>` first, and a socket's name has 108 bytes (unix(7))."""
+_LOGIN_SECONDS = 20.0
+"""For what ConnectTimeout does not cover: authentication."""
+_PLACEHOLDER = re.compile(rb"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """How the endpoint is reached."""
+
+    host: str
+    user: str | None = None
+    port: int | None = None
+    identity: str | None = None
+    config: str | None = None
+    """Read in place of the user's and the system's ssh configuration."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """As in ssh_config(5)."""
+    remote_template: str | None = None
+    """An own command that runs ``{command}`` at the endpoint with our standard input and output."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What other placeholders of templates stand for."""
+
+    @property
+    def target(self) -> str:
+        """The host as rsync and scp want it before a colon."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+class Remote:
+    """The endpoint, for one worker: its ssh configuration and its kept connection; a context manager.
+
+    The connection is a ControlMaster that runs as our child and dies with us. Where it can't be
+    used (it is just closing, or sshd allows no more sessions on it) ssh makes one of its own.
+
+    Parameters
+    ----------
+    runtime
+        A private directory with a short name.
+    name
+        Distinguishes workers that share the directory.
+    """
+
+    def __init__(self, site: Site, runtime: Path, name: str) -> None:
+        self.site = site
+        self.config = runtime / f"{name}.conf"
+        # A master that was orphaned removes its socket as it goes: it must not be a successor's.
+        self._socket = runtime / f"{name}.{os.getpid()}"
+        self._log = runtime / f"{name}.log"
+        self._master: Background | None = None
+        if len(os.fsencode(self._socket)) > _SOCKET_LIMIT:
+            raise DbbError(
+                f"{runtime}: the name is too long for ssh's control socket",
+                "set XDG_RUNTIME_DIR or TMPDIR to a directory with a shorter name",
+            )
+
+    def __enter__(self) -> "Remote":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def ssh_argv(self) -> tuple[str, ...]:
+        """ssh as rsync is to call it; valid after `connect`."""
+        return ("ssh", "-F", str(self.config))
+
+    def connect(self) -> None:
+        """See that the connection is there: at once if it is, else make it (again).
+
+        Raises
+        ------
+        RemoteError
+            It can't be made; the failure says why and what to do.
+        """
+        if self._master and self._master.poll() is None and self._socket.exists():
+            return
+        self._drop_master()
+        patience = self._prepare()
+        if self.site.remote_template is None:
+            self._start_master(patience)
+
+    def run(
+        self,
+        argv: Argv,
+        *,
+        stdin: bytes = b"",
+        timeout: float | None = None,
+        stall_timeout: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Completed:
+        """Connect and run a program that uses `ssh_argv`; once more if the connection was lost over it.
+
+        A connection that was closing, or was killed, is no news; only where it can't be made again
+        is there a failure. So the program must be one that can be repeated.
+
+        Raises
+        ------
+        RemoteError
+            There is no connection, or not the program.
+        """
+        for _ in range(2):
+            self.connect()
+            try:
+                done = run(
+                    argv,
+                    stdin=stdin,
+                    timeout=timeout,
+                    stall_timeout=stall_timeout,
+                    on_progress=on_progress,
+                    env=ENVIRONMENT,
+                )
+            except ProcessError as error:
+                raise RemoteError(_not_there(error)) from error
+            if done.exit_code == 0 or done.ended != "exited" or not self._lost():
+                break
+        return done
+
+    def run_script(
+        self,
+        script: str,
+        data: bytes = b"",
+        *,
+        timeout: float | None = None,
+        stall_timeout: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> bytes:
+        """Run a script with the endpoint's POSIX shell and give what it prints.
+
+        The script has `data` as its standard input, may run twice (see `run`), and has succeeded
+        when its last line was reached; so it ends with ``exit`` and a number only to say that it
+        has not. Whatever else an account's login shell prints is left out.
+
+        Raises
+        ------
+        RemoteError
+            There is no connection (``CONNECTION``), or the script did not reach its end (``ENDPOINT``).
+        """
+        mark = f"dbb-{secrets.token_hex(8)}"
+        whole = os.fsencode(f"printf '<{mark}>'\n{script}\nprintf '</{mark}>'\n")
+        # LESSONS of others: `sh -s` reads ahead and runs data as commands. This works under every
+        # login shell, since nothing in it needs escaping.
+        command = f"exec sh -c 'eval \"$(head -c {len(whole)})\"'"
+        done = self.run(
+            self._argv(command),
+            stdin=whole + data,
+            timeout=timeout,
+            stall_timeout=stall_timeout,
+            on_progress=on_progress,
+        )
+        begin, end = done.stdout.find(f"<{mark}>".encode()), done.stdout.rfind(f"</{mark}>".encode())
+        if done.exit_code == 0 and 0 <= begin < end:
+            return done.stdout[begin + len(mark) + 2 : end]
+        raise RemoteError(self.failure(done) or _script_failure(done, begun=begin >= 0))
+
+    def failure(self, done: Completed) -> Failure | None:
+        """The failure of the connection that ended a program of `run`; None if that was not it."""
+        if done.ended == "stalled":
+            reason = f"{_name(done)} moved no bytes and was ended after {done.seconds:.0f} s"
+            return Failure(
+                Scope.CONNECTION, "connection stalled", reason, "look at the network between the sites"
+            )
+        if done.exit_code != 255:
+            return None
+        if (found := connection_failure(done.stderr.decode(errors="backslashreplace"))) is not None:
+            return found
+        if self._master and not self._lost():
+            # ssh says 255 as well when the far command was ended by a signal.
+            return Failure(Scope.ENDPOINT, "endpoint command killed", _words(done))
+        return connection_failure(self._log_text()) or Failure(
+            Scope.CONNECTION, "connection lost", _words(done)
+        )
+
+    def close(self) -> None:
+        """End the connection and leave nothing behind."""
+        self._drop_master()
+        for path in (self.config, self._log):
+            path.unlink(missing_ok=True)
+
+    def _argv(self, command: str) -> Argv:
+        if self.site.remote_template is None:
+            return [*self.ssh_argv, "--", self.site.host, command]
+        values = {key: os.fsencode(value) for key, value in self.site.parameters.items()}
+        return fill(split_template(self.site.remote_template), {**values, "command": command.encode()})
+
+    def _lost(self) -> bool:
+        # A master whose connection broke ends within moments, but not before its clients.
+        return self._master is not None and self._master.wait(0.05) is not None
+
+    def _drop_master(self) -> None:
+        if self._master:
+            self._master.close()
+            self._master = None
+        self._socket.unlink(missing_ok=True)
+
+    def _start_master(self, patience: float) -> None:
+        self._log.unlink(missing_ok=True)
+        argv = [*self.ssh_argv, "-M", "-N", "--", self.site.host]
+        self._master = Background(argv, env=ENVIRONMENT, output=self._log)
+        deadline = time.monotonic() + patience
+        # The socket appears once the login has succeeded.
+        while not self._socket.exists():
+            ended = self._master.wait(0.002) is not None
+            if ended or time.monotonic() > deadline:
+                self._drop_master()
+                raise RemoteError(self._login_failure(ended, patience))
+
+    def _login_failure(self, ended: bool, patience: float) -> Failure:
+        text = self._log_text()
+        if (found := connection_failure(text)) is not None:
+            return found
+        cause = "ssh login failed" if ended else "ssh login hangs"
+        reason = _last_line(text) or (
+            "ssh ended and said nothing" if ended else f"no login within {patience:.0f} s"
+        )
+        hint = f"try it by hand: {shlex.join([*self.ssh_argv, self.site.host])}"
+        return Failure(Scope.CONNECTION, cause, reason, hint)
+
+    def _log_text(self) -> str:
+        with suppress(FileNotFoundError):
+            return self._log.read_text(errors="backslashreplace")
+        return ""
+
+    def _prepare(self) -> float:
+        """Write ssh's configuration and have ssh check it; gives the seconds that a login may take."""
+        for prefer_cipher in (True, False):
+            self._write_config(prefer_cipher)
+            try:
+                done = run([*self.ssh_argv, "-G", "--", self.site.host], env=ENVIRONMENT, timeout=30)
+            except ProcessError as error:
+                raise RemoteError(_not_there(error)) from error
+            if done.exit_code == 0:
+                found = re.search(rb"^connecttimeout (\d+)$", done.stdout, re.MULTILINE)
+                return _LOGIN_SECONDS + (float(found[1]) if found else 10.0)
+            # OpenSSH before 8.1 knows no `^`, some builds lack the cipher: it is a preference, no more.
+            if b"cipher" not in done.stderr.lower():
+                break
+        first = done.stderr.decode(errors="backslashreplace").strip().partition("\n")[0].strip()
+        # Where it stands in the generated file helps nobody.
+        raise RemoteError(
+            _bad_configuration(re.sub(rf"^{re.escape(str(self.config))}:? line \d+: ", "", first))
+        )
+
+    def _write_config(self, prefer_cipher: bool) -> None:
+        site = self.site
+        lines = [
+            "BatchMode yes",
+            "ControlMaster no",
+            "ControlPersist no",
+            f"ControlPath {_config_value(str(self._socket))}",
+            "ClearAllForwardings yes",
+            "ForwardAgent no",
+            "ForwardX11 no",
+            "LogLevel INFO",
+            "PermitLocalCommand no",
+            "RemoteCommand none",
+            "RequestTTY no",
+        ]
+        if site.user:
+            lines.append(f"User {_config_value(site.user)}")
+        if site.port:
+            lines.append(f"Port {site.port}")
+        if site.identity:
+            lines += [f"IdentityFile {_config_value(site.identity)}", "IdentitiesOnly yes"]
+        lines += [f"{key} {value}" for key, value in site.options.items()]
+        if any("\n" in line for line in lines):
+            raise RemoteError(_bad_configuration("a line break in an ssh option"))
+        text = os.fsencode("\n".join(lines) + "\n") + self._users_config()
+        # `Host *` ends whatever block the user's configuration ended in.
+        text += b"\nHost *\nConnectTimeout 10\nServerAliveInterval 15\nServerAliveCountMax 3\n"
+        if prefer_cipher:
+            text += b"Ciphers ^aes128-gcm@openssh.com\n"
+        with open(self.config, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(text)
+
+    def _users_config(self) -> bytes:
+        if self.site.config is None:
+            return b"Include ~/.ssh/config\nHost *\nInclude /etc/ssh/ssh_config\n"
+        # Copied, because ssh refuses to include a file that others may write or own, but not to be
+        # given one with -F; and a file mounted into a container often is such a one.
+        path = os.path.expanduser(self.site.config)
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise RemoteError(_bad_configuration(f"{path}: {error.strerror}")) from error
+
+
+def quote(value: bytes) -> bytes:
+    """A word that a POSIX shell reads as exactly these bytes."""
+    return b"'" + value.replace(b"'", b"'\\''") + b"'"
+
+
+def split_template(template: str) -> list[bytes]:
+    """The words of a command template, by a shell's rules of quoting and none of its others.
+
+    Raises
+    ------
+    ValueError
+        A quotation mark is not closed.
+    """
+    return [os.fsencode(word) for word in shlex.split(template)]
+
+
+def fill(words: Sequence[bytes], values: Mapping[str, bytes]) -> list[bytes]:
+    """Put values in the place of ``{placeholders}``; a value is never split and never looked into.
+
+    Raises
+    ------
+    KeyError
+        There is no value for a placeholder.
+    """
+    return [_PLACEHOLDER.sub(lambda found: values[found[1].decode()], word) for word in words]
+
+
+@dataclass(frozen=True, slots=True)
+class _Symptom:
+    """What ssh says, as a pattern for one line, and what it means."""
+
+    pattern: str
+    cause: str
+    hint: str = ""
+    transient: bool = True
+
+
+_CONFIGURATION = "ssh configuration"
+_CONFIGURATION_HINT = "correct endpoint.ssh, or the ssh configuration that it names"
+_MORE_SESSIONS = "raise MaxSessions and MaxStartups in the endpoint's sshd_config, or use fewer num_threads"
+_NETWORK = "look at the network between the sites"
+_KEY = "log in by hand with endpoint.ssh.identity as endpoint.user; is its public key authorized there?"
+
+# In order of precedence: the first that matches any line wins. The words are those of OpenSSH 7 to 10.
+_SYMPTOMS = (
+    _Symptom(
+        r"Bad configuration option|Bad owner or permissions on|Can't open user config file",
+        _CONFIGURATION,
+        _CONFIGURATION_HINT,
+        transient=False,
+    ),
+    _Symptom(
+        r"^Host key for .+ has changed",
+        "host key changed",
+        "if the endpoint was re-installed, remove its old key with ssh-keygen -R; else find out who answers",
+        transient=False,
+    ),
+    _Symptom(
+        r"host key is known for|Host key verification failed",
+        "host key unknown",
+        "put the endpoint's host key into known_hosts: log in by hand once, or use ssh-keyscan and compare",
+        transient=False,
+    ),
+    _Symptom(
+        r"^(no such identity: |Identity file .+ not accessible|Warning: Identity file .+ not accessible"
+        r"|Load key .+: |Permissions .+ for '.+' are too open|Unable to load identity)",
+        "identity file unusable",
+        "endpoint.ssh.identity must be a private key without passphrase that only this account can read",
+        transient=False,
+    ),
+    _Symptom(r"Permission denied \(", "permission denied", _KEY, transient=False),
+    _Symptom(
+        r"Too many authentication failures",
+        "permission denied",
+        "set endpoint.ssh.identity, so that only this key is offered",
+        transient=False,
+    ),
+    _Symptom(r"Could not resolve hostname", "host name not resolved", "look at endpoint.host and the DNS"),
+    _Symptom(
+        r"connect to (host|address) .+: Connection refused",
+        "connection refused",
+        "is sshd running at the endpoint, and endpoint.ssh.port its port?",
+    ),
+    _Symptom(
+        r"No route to host|Network is unreachable|Network is down|Host is down",
+        "no route to the endpoint",
+        _NETWORK,
+    ),
+    _Symptom(
+        r"timed out during banner exchange|Connection to .+ port \d+ timed out|banner exchange: .+ timed out",
+        "ssh does not answer",
+        "something accepts connections on that port but does not answer: is sshd overloaded or hung?",
+    ),
+    _Symptom(
+        r"connect to host .+: (Connection|Operation) timed out",
+        "connection timed out",
+        "is the endpoint up, and does a firewall let us through?",
+    ),
+    _Symptom(
+        r"(kex|ssh)_exchange_identification: |banner exchange: ",
+        "connection closed before login",
+        "sshd turns connections away: MaxStartups, a firewall, or an address block?",
+    ),
+    _Symptom(
+        r"Unable to negotiate|no matching .+ found",
+        "no common algorithm",
+        "the two ssh programs share no algorithm: look at Ciphers, KexAlgorithms, HostKeyAlgorithms",
+        transient=False,
+    ),
+)
+
+# Said by ssh when it gives up; also when it then goes on by another way, so only of use after it failed.
+_LATER_SYMPTOMS = (
+    _Symptom(
+        r"Session open refused by peer|administratively prohibited", "too many sessions", _MORE_SESSIONS
+    ),
+    _Symptom(
+        r"Timeout, server .+ not responding|Connection (to .+ )?(closed|reset)|Broken pipe|Connection closed"
+        r"|Shared connection to .+ closed|read from master failed|Connection corrupted|Corrupted MAC"
+        r"|[Ll]ost connection|Software caused connection abort|packet_write_wait|ssh_dispatch_run_fatal"
+        r"|Connection timed out",
+        "connection lost",
+        _NETWORK,
+    ),
+)
+
+
+def connection_failure(text: str) -> Failure | None:
+    """What kept ssh from connecting, or broke the connection, from its words; None: nothing known."""
+    lines = [line.strip() for line in text.splitlines()]
+    for symptom in (*_SYMPTOMS, *_LATER_SYMPTOMS):
+        for line in lines:
+            if re.search(symptom.pattern, line):
+                return Failure(Scope.CONNECTION, symptom.cause, line, symptom.hint, symptom.transient)
+    return None
+
+
+def _bad_configuration(reason: str) -> Failure:
+    return Failure(Scope.CONNECTION, _CONFIGURATION, reason, _CONFIGURATION_HINT, transient=False)
+
+
+def _not_there(error: ProcessError) -> Failure:
+    return Failure(Scope.HANDOFF, "program missing", error.message, error.hint, transient=False)
+
+
+def _script_failure(done: Completed, *, begun: bool) -> Failure:
+    if done.ended == "timeout":
+        reason = f"no end after {done.seconds:.0f} s"
+        return Failure(Scope.ENDPOINT, "endpoint took too long", reason, "raise general.timeout")
+    if done.exit_code == 127:
+        hint = (
+            "the endpoint needs sh, head, GNU coreutils and findutils on the PATH of a login without terminal"
+        )
+        return Failure(Scope.ENDPOINT, "program missing at the endpoint", _words(done), hint, transient=False)
+    # An account without a shell says so on standard output.
+    refusal = "" if begun else _last_line(done.stdout.decode(errors="backslashreplace"))
+    return Failure(Scope.ENDPOINT, "endpoint command failed", done.last_words or refusal or _words(done))
+
+
+def _words(done: Completed) -> str:
+    return done.last_words or f"{_name(done)} ended with {done.exit_code} and said nothing"
+
+
+def _name(done: Completed) -> str:
+    return os.path.basename(os.fsdecode(done.argv[0]))
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _config_value(value: str) -> str:
+    """A value for ssh_config(5) that stands for itself."""
+    escaped = value.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
