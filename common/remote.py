@@ -152,18 +152,17 @@ class Remote:
         """Run a script with the endpoint's POSIX shell and give what it prints.
 
         The script has `data` as its standard input, may run twice (see `run`), and has succeeded
-        when its last line was reached; so it ends with ``exit`` and a number only to say that it
-        has not. Whatever else an account's login shell prints is left out.
+        when it ends with 0. What an account's start-up files print before it is left out.
 
         Raises
         ------
         RemoteError
-            There is no connection (``CONNECTION``), or the script did not reach its end (``ENDPOINT``).
+            There is no connection (``CONNECTION``), or the script failed (``ENDPOINT``).
         """
-        mark = f"dbb-{secrets.token_hex(8)}"
-        whole = os.fsencode(f"printf '<{mark}>'\n{script}\nprintf '</{mark}>'\n")
-        # LESSONS of others: `sh -s` reads ahead and runs data as commands. This works under every
-        # login shell, since nothing in it needs escaping.
+        mark = f"<dbb-{secrets.token_hex(8)}>".encode()
+        whole = b"printf %s '" + mark + b"'\n" + os.fsencode(script)
+        # `sh -s` would read ahead and run data as commands (dash does). This works under every login
+        # shell, since nothing in it needs escaping.
         command = f"exec sh -c 'eval \"$(head -c {len(whole)})\"'"
         done = self.run(
             self._argv(command),
@@ -172,10 +171,10 @@ class Remote:
             stall_timeout=stall_timeout,
             on_progress=on_progress,
         )
-        begin, end = done.stdout.find(f"<{mark}>".encode()), done.stdout.rfind(f"</{mark}>".encode())
-        if done.exit_code == 0 and 0 <= begin < end:
-            return done.stdout[begin + len(mark) + 2 : end]
-        raise RemoteError(self.failure(done) or _script_failure(done, begun=begin >= 0))
+        _, begun, answer = done.stdout.partition(mark)
+        if done.exit_code == 0 and begun:
+            return answer
+        raise RemoteError(self.failure(done) or _script_failure(done, begun=bool(begun)))
 
     def failure(self, done: Completed) -> Failure | None:
         """The failure of the connection that ended a program of `run`; None if that was not it."""
