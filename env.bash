@@ -171,6 +171,7 @@ install_packages() {
     .venv/bin/python -m pip install -qq --upgrade 'pip>=25.1' # older ones do not know --group
     .venv/bin/python -m pip install -qq --editable . "${groups[@]}"
     echo "$state" >"$stamp"
+    [ "$1" = demo ] || cp -- "$stamp" .venv/demo.stamp # who can test can show
 }
 
 command=${1:-}
