@@ -1,0 +1,248 @@
+"""Messages about the work: one event a line, into a file or to standard error, whatever befalls either."""
+
+import copy
+import json
+import logging
+import logging.handlers
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TextIO
+
+from common import wording
+
+if TYPE_CHECKING:  # pydantic, which this would import, is nothing for a worker
+    from common.config.sections import LoggingConfig
+
+_REOPEN = 10.0
+"""Seconds after which a log file that failed is tried again."""
+
+
+def configure(
+    config: "LoggingConfig",
+    *,
+    level: str | None = None,
+    stream: TextIO | None = None,
+    stream_level: int = logging.NOTSET,
+) -> None:
+    """Send all messages where the configuration says; may be called again with another one.
+
+    Parameters
+    ----------
+    level
+        Prevails over the configuration's, for ``--debug``.
+    stream
+        Used instead of standard error.
+    stream_level
+        The least important messages for the stream, for ``--quiet``; a file gets all.
+    """
+    handler: logging.Handler = LogStream(stream)
+    handler.setLevel(stream_level)
+    handler.setFormatter(_formatter(config))
+    if config.file is not None:
+        handler = LogFile(config, handler)
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, LogStream | LogFile)]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(level or config.level)
+
+
+class LineFormatter(logging.Formatter):
+    """An event as one line, traceback included, in which nothing can steer a terminal."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__(form, validate=False)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(_sound(record))
+        # A tab can only come from the form by now, where it parts columns.
+        return "\t".join(map(wording.text, text.split("\t"))).replace("\n", "\\n")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (its name in logging)
+        record.message = wording.text(record.message)
+        return super().formatMessage(record)
+
+
+class JsonFormatter(logging.Formatter):
+    """An event as a JSON object of one line: time, level, logger, message, and exception if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record = _sound(record)
+        time_ = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        event = {
+            "time": time_.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": wording.text(record.getMessage()),
+        }
+        if record.exc_info:
+            event["exception"] = wording.text(self.formatException(record.exc_info))
+        return json.dumps(event, ensure_ascii=False)
+
+
+class LogStream(logging.Handler):
+    """Standard error or another stream; when it is closed or broken, messages are lost in silence."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Looked up each time: a test, or the live table, may put another one in its place.
+        stream = self._stream or sys.stderr
+        with suppress(OSError, ValueError, AttributeError):
+            stream.write(self.format(record) + "\n")
+            stream.flush()
+
+
+class LogFile(logging.Handler):
+    """A log file. While it can't be written, messages go elsewhere, and the reason is said once."""
+
+    def __init__(
+        self,
+        config: "LoggingConfig",
+        fallback: logging.Handler,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._config, self._fallback, self._clock = config, fallback, clock
+        self._file: logging.FileHandler | None = None
+        self._failed_at: float | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._failed_at is not None and self._clock() < self._failed_at + _REOPEN:
+            self._fall_back(record)
+            return
+        try:
+            self._write(record)
+        except (OSError, ValueError) as error:
+            if self._failed_at is None:
+                message = f"the log file can't be written: {error}; messages go to standard error"
+                self._fall_back(_own(logging.ERROR, message))
+            self._failed_at = self._clock()
+            self._close_file()
+            self._fall_back(record)
+
+    def close(self) -> None:
+        self._close_file()
+        self._fallback.close()
+        super().close()
+
+    def _write(self, record: logging.LogRecord) -> None:
+        if self._file is not None and not _is_in_place(self._file):
+            # Moved away by logrotate, or removed with its directory: go on in a new one.
+            self._close_file()
+        self._file = self._file or _file(self._config)
+        if self._failed_at is not None:
+            message = "the log file can be written again; messages in between went to standard error"
+            self._file.emit(_own(logging.WARNING, message))
+            self._failed_at = None
+        self._file.emit(record)
+
+    def _fall_back(self, record: logging.LogRecord) -> None:
+        if record.levelno >= self._fallback.level:
+            self._fallback.handle(record)
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            with suppress(OSError, ValueError):
+                self._file.close()
+        self._file = None
+
+
+@dataclass(slots=True)
+class Steady:
+    """Says what lasts once, and then once a minute.
+
+    A subject (the endpoint, a disk) has one state or several; each is counted by itself, so that
+    changing to and fro says nothing more often. What has ended is news when it begins again.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    every: float = 60.0
+    """Seconds between two times that the same is said."""
+    _said: dict[str, dict[str, float]] = field(default_factory=dict)
+    _since: dict[str, float] = field(default_factory=dict)
+
+    def due(self, subject: str, state: str = "") -> bool:
+        """Whether this is to be said now; asking counts as saying it."""
+        now = self.clock()
+        self._since.setdefault(subject, now)
+        said = self._said.setdefault(subject, {})
+        if state in said and now - said[state] < self.every:
+            return False
+        said[state] = now
+        return True
+
+    def ended(self, subject: str) -> float | None:
+        """Forget the subject; tells for how many seconds it lasted, None if there was nothing."""
+        self._said.pop(subject, None)
+        since = self._since.pop(subject, None)
+        return None if since is None else self.clock() - since
+
+
+class _Raising:
+    """Lets what fails in a handler of logging come out, instead of being printed with a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (its name in logging)
+        raise  # it is called in an except clause
+
+
+class _PlainFile(_Raising, logging.FileHandler):
+    pass
+
+
+class _FileBySize(_Raising, logging.handlers.RotatingFileHandler):
+    pass
+
+
+class _FileByTime(_Raising, logging.handlers.TimedRotatingFileHandler):
+    pass
+
+
+def _formatter(config: "LoggingConfig") -> logging.Formatter:
+    return JsonFormatter() if config.as_json else LineFormatter(config.format)
+
+
+def _file(config: "LoggingConfig") -> logging.FileHandler:
+    path, kept = os.fspath(config.file or ""), config.backup_count
+    handler: logging.FileHandler
+    if config.rotate == "TIME":
+        handler = _FileByTime(
+            path, config.when, config.interval, backupCount=kept, encoding="utf-8", delay=True
+        )
+    elif config.rotate == "SIZE" and config.maxbytes and kept:
+        handler = _FileBySize(path, maxBytes=config.maxbytes, backupCount=kept, encoding="utf-8", delay=True)
+    else:
+        handler = _PlainFile(path, encoding="utf-8", delay=True)
+    handler.setFormatter(_formatter(config))
+    return handler
+
+
+def _is_in_place(file: logging.FileHandler) -> bool:
+    if file.stream is None:
+        return True
+    try:
+        return os.path.samestat(os.stat(file.baseFilename), os.fstat(file.stream.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _sound(record: logging.LogRecord) -> logging.LogRecord:
+    """The record; where its arguments don't fit its message, one that shows both."""
+    try:
+        record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        record = copy.copy(record)
+        record.msg, record.args = f"{record.msg} {record.args!r}", None
+    return record
+
+
+def _own(level: int, message: str) -> logging.LogRecord:
+    return logging.LogRecord(__name__, level, __file__, 0, message, None, None)
