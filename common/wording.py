@@ -84,6 +84,16 @@ def moment(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000).astimezone().isoformat(" ", "seconds")
 
 
+def instant(at_ms: int) -> str:
+    """The same to the millisecond, without the offset: for what follows closely upon each other."""
+    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime(f"%Y-%m-%d %H:%M:%S.{at_ms % 1000:03d}")
+
+
+def minute(at_ms: int) -> str:
+    """The same to the minute, without the offset: for where the eye only wants to place it."""
+    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
 def json_moment(at_ms: int | None) -> str | None:
     """ISO 8601 in UTC, with milliseconds."""
     if at_ms is None:
