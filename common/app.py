@@ -1,0 +1,554 @@
+"""The commands that both managers share, built from a small description of one of them."""
+
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Generic, NoReturn, Protocol, TypeVar
+
+import typer
+
+from common import __version__
+from common.errors import ConfigError, DbbError, LedgerError
+from common.lifecycle import Lifecycle
+
+# What draws, reads or works is imported by the command that needs it, so that help, completion and
+# a start that finds a manager running cost next to nothing.
+if TYPE_CHECKING:
+    from common.config.sections import LoggingConfig
+    from common.console import Screen
+    from common.health import Check
+    from common.ledger.reader import LedgerReader
+    from common.status import Status
+
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The configuration, a YAML file.", show_default=False)
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Tell all details, and errors with their tracebacks.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Paths = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PATH", help="Files or directories, relative to the buffer.", show_default=False),
+]
+
+
+class Configured(Protocol):
+    """What the shared commands read of any manager's configuration."""
+
+    @property
+    def ledger_path(self) -> Path: ...
+
+    @property
+    def logging(self) -> "LoggingConfig": ...
+
+    def notes(self) -> tuple[str, ...]: ...
+
+
+Config = TypeVar("Config", bound=Configured)
+ConfigIn = TypeVar("ConfigIn", contravariant=True)
+
+
+class Serve(Protocol[ConfigIn]):
+    """Runs a manager until it is told to stop; gives the exit code.
+
+    `ready` is called once it is up, `tick` about four times a second while it works.
+    """
+
+    def __call__(
+        self, config: ConfigIn, *, once: bool, ready: Callable[[], None], tick: Callable[[], None] | None
+    ) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a manager's files lie on this machine."""
+
+    roots: tuple[bytes, ...]
+    """Directories below which its files are named by the same relative paths; the buffer first."""
+    disks: dict[str, bytes]
+    """What it writes to, by the names that `status` uses."""
+    host: str | None = None
+    """The other site's, for a manager that has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerKind(Generic[Config]):
+    """All that makes one manager's commands."""
+
+    program: str
+    about: str
+    example: str
+    """A configuration's file name, for the examples in the help."""
+    lifecycle: Lifecycle
+    load: Callable[[Path], Config]
+    effective: Callable[[Config], str]
+    """The configuration with its defaults, as YAML."""
+    places: Callable[[Config], Places]
+    serve: Serve[Config]
+    checks: "Callable[[Path, Config, bool], Sequence[Check]]"
+    """What to look at; the flag asks for the canary too."""
+
+
+def run(program: str, app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command line to its exit code; whatever goes wrong is told without a traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in (words[: words.index("--")] if "--" in words else words)
+    try:
+        app(args=words, prog_name=program)
+    except DbbError as error:
+        _tell(program, error, debug=debug)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        _forget_output()
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - the edge of the program: nothing foreseen is left to catch
+        unexpected = DbbError(
+            f"unexpected {type(error).__name__}: {error}",
+            "this is a fault of the program: run it again with --debug, and report what it prints",
+        )
+        _tell(program, unexpected, debug=debug)
+        sys.exit(1)
+    raise AssertionError("a command line always ends with an exit code")
+
+
+def frame(program: str, about: str) -> typer.Typer:
+    """An application with the options that stand before a verb, and no verb yet."""
+    app = typer.Typer(
+        name=program,
+        help=about,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    def tell_version(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"{program} {__version__}")
+            raise typer.Exit
+
+    @app.callback()
+    def options(
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version", help="Print the version and exit.", callback=tell_version, is_eager=True
+            ),
+        ] = False,
+        debug: Debug = False,
+    ) -> None: ...
+
+    return app
+
+
+def build(kind: ManagerKind[Config]) -> typer.Typer:
+    """The typer application of one manager."""
+    app = frame(kind.program, kind.about)
+    for verb, function, example in Commands(kind).verbs():
+        app.command(verb, help=_help(function), epilog=f"Example: {kind.program} {verb} {example}")(function)
+    return app
+
+
+def _help(function: Callable[..., None]) -> str:
+    """A docstring whose paragraphs are one line each, for the terminal to wrap."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (function.__doc__ or "").split("\n\n"))
+
+
+def relative_path(named: str, places: Places) -> bytes:
+    """The path of a file as the ledger has it, from one on the command line.
+
+    It is relative to the buffer, or absolute and below one of the manager's directories.
+
+    Raises
+    ------
+    DbbError
+        It lies elsewhere.
+    """
+    path = os.path.normpath(os.fsencode(named))
+    if not os.path.isabs(path):
+        return path.removeprefix(b"./")
+    directory, name = os.path.split(path)
+    for candidate in (path, os.path.join(os.path.realpath(directory), name)):
+        for root in places.roots:
+            for top in (root, os.path.realpath(root)):
+                if candidate.startswith(top.rstrip(b"/") + b"/"):
+                    return os.path.relpath(candidate, top)
+    from common.wording import path as said
+
+    tops = " or ".join(said(root) for root in places.roots)
+    raise DbbError(f"{said(path)} does not lie below {tops}", "name it relative to the buffer")
+
+
+class Commands(Generic[Config]):
+    """One method for each verb."""
+
+    def __init__(self, kind: ManagerKind[Config]) -> None:
+        self._kind = kind
+
+    def verbs(self) -> Iterator[tuple[str, Callable[..., None], str]]:
+        """Each verb with its function and an example of its arguments, in the order of the help."""
+        config = self._kind.example
+        yield "start", self.start, f"{config} --daemon --quiet"
+        yield "stop", self.stop, f"{config} --timeout 300"
+        yield "status", self.status, f"{config} --watch"
+        yield "retry", self.retry, f"{config} night1/image.fits"
+        yield "history", self.history, f"{config} night1/image.fits"
+        yield "check", self.check, f"{config} --canary"
+        yield "validate", self.validate, f"{config} --show"
+        yield "run", self.run, config
+        yield "initdb", self.initdb, config
+
+    def start(
+        self,
+        config: ConfigPath,
+        once: Annotated[
+            bool, typer.Option("--once", help="Work until nothing is left to do, then exit.")
+        ] = False,
+        daemon: Annotated[
+            bool, typer.Option("--daemon", help="Detach, and return once the manager is up.")
+        ] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+        live: Annotated[bool, typer.Option("--live", help="Show the status table while it runs.")] = False,
+        debug: Debug = False,
+    ) -> None:
+        """Run the manager until it is told to stop.
+
+        When another manager already works with the same ledger, this says so (nothing with --quiet) and
+        succeeds, so that cron may call it every minute.
+        """
+        if daemon and (once or live):
+            raise typer.BadParameter("goes neither with --once nor with --live", param_hint="--daemon")
+        loaded = self._kind.load(config)
+        from common.ledger.lock import LedgerHeld, holder
+
+        pid = holder(loaded.ledger_path)
+        if pid is not None:
+            self._tell_holder(loaded, pid, quiet=quiet)
+            return
+        try:
+            if daemon:
+                self._launch(loaded, quiet=quiet, debug=debug)
+                return
+            code = self._serve(config, loaded, once=once, live=live and not quiet, quiet=quiet, debug=debug)
+        except LedgerHeld as held:
+            self._tell_holder(loaded, held.pid, quiet=quiet)
+            return
+        raise typer.Exit(code)
+
+    def run(
+        self,
+        config: ConfigPath,
+        once: Annotated[bool, typer.Option("--once", help="As for start.")] = False,
+        daemon: Annotated[bool, typer.Option("--daemon", help="As for start.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", help="As for start.")] = False,
+        live: Annotated[bool, typer.Option("--live", help="As for start.")] = False,
+        debug: Debug = False,
+    ) -> None:
+        """The same as start, by its old name."""
+        self.start(config, once=once, daemon=daemon, quiet=quiet, live=live, debug=debug)
+
+    def stop(
+        self,
+        config: ConfigPath,
+        timeout: Annotated[
+            float, typer.Option(min=0, help="Seconds to wait until it is told to give up what is in flight.")
+        ] = 60.0,
+        debug: Debug = False,
+    ) -> None:
+        """Let the running manager finish what is in flight, and wait for its end."""
+        from common.control import stop
+        from common.ledger.lock import holder
+
+        ledger = self._kind.load(config).ledger_path
+        self._screen().stopped(stop(lambda: holder(ledger), timeout))
+
+    def status(
+        self,
+        config: ConfigPath,
+        watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until Ctrl-C.")] = False,
+        as_json: AsJson = False,
+        debug: Debug = False,
+    ) -> None:
+        """Tell what the manager does, how fast, and what waits for what.
+
+        It reads only, and works whether the manager runs or not. With --watch --json there is one
+        object a line.
+        """
+        from common import status
+
+        screen = self._screen()
+
+        def draw(now: "Status") -> None:
+            screen.say_json(status.as_json(now)) if as_json else screen.status(now)
+
+        with self._look(config, self._kind.load(config)) as look:
+            if not watch:
+                draw(look())
+            elif screen.is_terminal and not as_json:
+                _until_interrupted(lambda: screen.live(look), seconds=0.1)
+            else:
+                _until_interrupted(lambda: nullcontext(lambda: draw(look())), seconds=2)
+
+    def retry(
+        self,
+        config: ConfigPath,
+        paths: Paths = None,
+        cause: Annotated[
+            str | None, typer.Option(metavar="TEXT", help="Only what failed for a cause with this in it.")
+        ] = None,
+        debug: Debug = False,
+    ) -> None:
+        """Try files that failed again at once, with their attempts reset.
+
+        Without a PATH: all that failed. Files in conflict, or rejected, are taken up only where a PATH or
+        a cause asks for them. It works whether the manager runs or not.
+        """
+        from common.ledger.rows import FAILED
+        from common.retrying import retry
+
+        kind, loaded = self._kind, self._kind.load(config)
+        places = kind.places(loaded)
+        named = tuple(relative_path(path, places) for path in paths or ())
+        states = (FAILED, *(_unsettled(kind.lifecycle) if named or cause else ()))
+        retried = retry(loaded.ledger_path, kind.lifecycle, named, cause, states, _now_ms())
+        self._screen().retried(retried)
+        raise typer.Exit(1 if retried.misses else 0)
+
+    def history(
+        self,
+        config: ConfigPath,
+        path: Annotated[
+            str,
+            typer.Argument(metavar="PATH", help="Of one file, relative to the buffer.", show_default=False),
+        ],
+        as_json: AsJson = False,
+        debug: Debug = False,
+    ) -> None:
+        """Tell one file's whole story, and what it waits for now."""
+        from common import story
+
+        kind, loaded = self._kind, self._kind.load(config)
+        places = kind.places(loaded)
+        named = relative_path(path, places)
+        with self._reader(loaded) as reader:
+            versions = () if reader is None else reader.history(named)
+        if not versions:
+            raise _unknown(named, places, kind.program)
+        told = story.tell(kind.program, named, versions, kind.lifecycle, _now_ms())
+        screen = self._screen()
+        screen.say_json(story.as_json(told)) if as_json else screen.story(told)
+
+    def check(
+        self,
+        config: ConfigPath,
+        canary: Annotated[
+            bool, typer.Option("--canary", help="Send a file through the whole path, and remove it.")
+        ] = False,
+        as_json: AsJson = False,
+        debug: Debug = False,
+    ) -> None:
+        """Look at all that can be known before files depend on it.
+
+        Exits with 0 when all is well, 4 when something FAILs, 5 when there are warnings only.
+        """
+        from common import health
+
+        screen = self._screen()
+        try:
+            loaded = self._kind.load(config)
+        except ConfigError as error:
+            found = iter([health.fail("configuration", error.message, error.hint)])
+        else:
+            found = health.examine(self._kind.checks(config, loaded, canary))
+        results = list(found) if as_json else screen.results(found)
+        if as_json:
+            screen.say_json(health.as_json(results))
+        raise typer.Exit(health.exit_code(health.worst(results)))
+
+    def validate(
+        self,
+        config: ConfigPath,
+        show: Annotated[
+            bool, typer.Option("--show", help="Print the configuration with all its defaults.")
+        ] = False,
+        debug: Debug = False,
+    ) -> None:
+        """Tell every problem of the configuration at once."""
+        loaded = self._kind.load(config)
+        screen = self._screen()
+        if show:
+            screen.say(self._kind.effective(loaded).rstrip("\n"))
+            return
+        for note in loaded.notes():
+            screen.say(f"{config}: {note}")
+        screen.say(f"{config}: is valid")
+
+    def initdb(self, config: ConfigPath, debug: Debug = False) -> None:
+        """Create the ledger and exit; start does the same by itself."""
+        from common.ledger.ledger import Ledger
+
+        path = self._kind.load(config).ledger_path
+        existed = path.exists()
+        with Ledger.open(path, self._kind.lifecycle):
+            pass
+        self._screen().say(f"{path}: {'is there already' if existed else 'created'}")
+
+    def _serve(
+        self, config: Path, loaded: Config, *, once: bool, live: bool, quiet: bool, debug: bool
+    ) -> int:
+        """Run the manager in the foreground."""
+        _configure_logs(loaded.logging, quiet=quiet, debug=debug)
+        if not live:
+            return self._kind.serve(loaded, once=once, ready=_nothing, tick=None)
+        with self._look(config, loaded, holder=os.getpid) as look, self._screen().live(look) as tick:
+            return self._kind.serve(loaded, once=once, ready=_nothing, tick=tick)
+
+    def _launch(self, loaded: Config, *, quiet: bool, debug: bool) -> None:
+        """Run the manager in the background; returns in both processes."""
+        from common.control import detach
+
+        settings = loaded.logging
+        if settings.file is None:
+            # A terminal or cron takes no messages from it any more; without a limit they fill the disk.
+            log = loaded.ledger_path.with_suffix(".log")
+            settings = settings.model_copy(
+                update={"file": log, "rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
+            )
+        assert settings.file is not None
+
+        def serve(ready: Callable[[], None]) -> int:
+            _configure_logs(settings, quiet=quiet, debug=debug)
+            return self._kind.serve(loaded, once=False, ready=ready, tick=None)
+
+        launched = detach(serve, settings.file)
+        if launched.message:
+            _tell(self._kind.program, DbbError(launched.message, launched.hint), debug=False)
+        elif launched.pid is not None and not quiet:
+            self._screen().say(
+                f"{self._kind.program} is up, process {launched.pid}; its messages go to {settings.file}"
+            )
+        raise typer.Exit(launched.exit_code)
+
+    def _tell_holder(self, loaded: Config, pid: int, *, quiet: bool) -> None:
+        if quiet:
+            return
+        since = ""
+        with suppress(LedgerError), self._reader(loaded) as reader:
+            row = reader.manager() if reader else None
+            if row is not None and row.pid == pid:
+                from common.wording import moment
+
+                since = f", since {moment(row.started_at)}"
+        process = f"process {pid}" if pid else "in another container or on another host"
+        self._screen().say(f"{self._kind.program} is running already ({process}{since})")
+
+    @contextmanager
+    def _look(
+        self, config: Path, loaded: Config, *, holder: Callable[[], int | None] | None = None
+    ) -> Iterator[Callable[[], "Status"]]:
+        """A function that gives the present status each time; the ledger may come into being meanwhile.
+
+        A manager that looks at itself says by `holder` who holds the ledger: looking at its own lock
+        would give it up.
+        """
+        from common.ledger import lock
+        from common.status import Scene, gather
+
+        kind, places = self._kind, self._kind.places(loaded)
+        scene = Scene(kind.program, config.stem, kind.lifecycle, places.host, places.disks)
+        with ExitStack() as stack:
+            reader: LedgerReader | None = None
+
+            def look() -> "Status":
+                nonlocal reader
+                reader = reader or stack.enter_context(self._reader(loaded))
+                pid = holder() if holder else lock.holder(loaded.ledger_path)
+                return gather(scene, reader, holder=pid, now_ms=_now_ms())
+
+            yield look
+
+    @contextmanager
+    def _reader(self, loaded: Config) -> "Iterator[LedgerReader | None]":
+        """The ledger; None while there is none."""
+        from common.ledger.reader import LedgerReader
+
+        if not loaded.ledger_path.exists():
+            yield None
+            return
+        with LedgerReader.open(loaded.ledger_path, manager=self._kind.lifecycle.manager) as reader:
+            yield reader
+
+    def _screen(self) -> "Screen":
+        from common.console import Screen
+
+        return Screen(self._kind.program)
+
+
+def _configure_logs(settings: "LoggingConfig", *, quiet: bool, debug: bool) -> None:
+    from common.logs import configure
+
+    configure(
+        settings, level="DEBUG" if debug else None, stream_level=logging.ERROR if quiet else logging.NOTSET
+    )
+
+
+def _until_interrupted(
+    live: Callable[[], AbstractContextManager[Callable[[], None]]], *, seconds: float
+) -> None:
+    with suppress(KeyboardInterrupt), live() as tick:
+        while True:
+            tick()
+            time.sleep(seconds)
+
+
+def _unsettled(lifecycle: Lifecycle) -> Iterator[str]:
+    """The exits that need a person's decision before anything is tried again (a conflict, say)."""
+    from common.ledger.rows import FAILED, VANISHED
+
+    return (
+        state for state in lifecycle.exits if state in lifecycle.returns and state not in (FAILED, VANISHED)
+    )
+
+
+def _unknown(path: bytes, places: Places, program: str) -> DbbError:
+    """Why the ledger may not know a file, as far as the buffer tells."""
+    from common.wording import path as said
+
+    there = os.path.join(places.roots[0], path)
+    if os.path.isdir(there):
+        return DbbError(f"{said(path)} is a directory", "name one of the files in it")
+    if os.path.lexists(there):
+        return DbbError(
+            f"the ledger does not know {said(path)} yet, though it lies in the buffer",
+            "it has not settled, or is excluded, or is no regular file, or the manager does not run: "
+            f"`{program} check` tells",
+        )
+    return DbbError(
+        f"the ledger does not know {said(path)}", f"name the file by its path below {said(places.roots[0])}"
+    )
+
+
+def _tell(program: str, error: DbbError, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    from common.console import Screen
+
+    Screen(program).error(error)
+
+
+def _forget_output() -> None:
+    """Whoever read it is gone (``status | head``); what is still buffered must not be missed at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _nothing() -> None:
+    """For a start in the foreground: nobody waits for it to be up."""

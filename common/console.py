@@ -1,0 +1,433 @@
+"""Everything that is drawn: results, the live table, errors. The only user of rich.
+
+Whatever comes from files, peers or other programs goes through `wording` first and is never read
+as markup, so that no name and no message can draw on the operator's terminal.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from common import wording
+from common.control import Stopped
+from common.errors import DbbError
+from common.health import Result, Verdict, worst
+from common.ledger.rows import Receipt, Ride, Transition
+from common.retrying import Retried
+from common.status import Delivered, Disk, EndpointState, Forecast, Kind, Load, StateCount, Status, Trouble
+from common.story import Chapter, Story
+
+_VERDICT_STYLES = {Verdict.OK: "green", Verdict.WARN: "bold yellow", Verdict.FAIL: "bold red"}
+_KIND_STYLES: dict[Kind, str] = {
+    "waiting": "",
+    "working": "cyan",
+    "done": "green",
+    "trouble": "bold red",
+    "aside": "yellow",
+}
+_PIPE_WIDTH = 100
+"""Columns where the output is no terminal and COLUMNS does not say."""
+_SILENT = 10.0
+"""Seconds without a heartbeat, which comes once a second, that are worth a word."""
+_FAST = 0.25
+"""Seconds between two pictures of the live table at least."""
+_SHARE = 150
+"""A picture that took long to draw is followed by a pause so many times as long."""
+
+
+class Screen:
+    """The standard output and standard error of one command."""
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+        self._out = _console(stderr=False)
+        self._err = _console(stderr=True)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self._out.is_terminal
+
+    def say(self, message: str) -> None:
+        self._out.print(Text(wording.text(message)), soft_wrap=True)
+
+    def say_json(self, value: object) -> None:
+        self._out.file.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
+        self._out.file.flush()
+
+    def error(self, error: DbbError) -> None:
+        """What happened and what to do; a panel on a terminal, else lines that a log can hold."""
+        message, hint = wording.text(error.message), wording.text(error.hint)
+        if not self._err.is_terminal:
+            self._err.print(Text(f"{self.program}: {message}"), soft_wrap=True)
+            if hint:
+                self._err.print(Text(f"  hint: {hint}"), soft_wrap=True)
+            return
+        body = Text(message)
+        if hint:
+            body.append("\n")
+            body.append(hint, style="bold")
+        self._err.print(
+            Panel(body, title=f"{self.program}: error", title_align="left", border_style="red", expand=False)
+        )
+
+    def status(self, status: Status) -> None:
+        self._draw(_status(status, self._out.width))
+
+    def story(self, story: Story) -> None:
+        for position, chapter in enumerate(story.chapters):
+            if position:
+                self._out.print()
+            self._draw(_chapter(story, chapter, len(story.chapters) - position))
+
+    def stopped(self, stopped: Stopped) -> None:
+        who, span = f"{self.program} (process {stopped.pid})", wording.duration(stopped.seconds)
+        self.say(
+            {
+                "not running": f"{self.program} is not running",
+                "finished": f"{who} finished what was in flight and ended after {span}",
+                "gave up": f"{who} ended after {span}; what was in flight is resumed at the next start",
+                "still running": f"{who} has not ended after {span}",
+            }[stopped.how]
+        )
+
+    def retried(self, retried: Retried) -> None:
+        self.say(f"{wording.files(retried.files)} to try again")
+        for miss in retried.misses:
+            where = f"is {', '.join(miss.states)}" if miss.states else "is not known to the ledger"
+            self.say(f"{wording.path(miss.path)}: nothing to try again: it {where}")
+
+    def results(self, results: Iterator[Result]) -> list[Result]:
+        """Draw each result as soon as it is known, then the sum."""
+        seen = []
+        for result in results:
+            seen.append(result)
+            self._draw(_result(result))
+        self._draw(_sum(seen))
+        return seen
+
+    @contextmanager
+    def live(self, look: Callable[[], Status]) -> Iterator[Callable[[], None]]:
+        """A table that the function it yields brings up to date; log lines appear above it.
+
+        Call that function as often as is convenient: it draws four times a second at most, and so
+        seldom that it costs less than a hundredth of the time. Where the output is no terminal it
+        tells one line now and then instead.
+        """
+        if not self.is_terminal:
+            yield _Paced(lambda: self._line(look()), least=5.0).tick
+            return
+        with Live(console=self._out, auto_refresh=False, redirect_stderr=self._err.is_terminal) as live:
+            paced = _Paced(lambda: live.update(_status(look(), self._out.width), refresh=True), least=_FAST)
+            yield paced.tick
+            live.update(_status(look(), self._out.width), refresh=True)
+
+    def _draw(self, picture: RenderableType) -> None:
+        if self.is_terminal:
+            self._out.print(picture)
+            return
+        # The blanks that fill up a table's cells are of no use to a file or another program.
+        with self._out.capture() as captured:
+            self._out.print(picture)
+        lines = captured.get().splitlines()
+        self._out.file.write("".join(f"{line.rstrip()}\n" for line in lines))
+        self._out.file.flush()
+
+    def _line(self, status: Status) -> None:
+        self.say(_line(status))
+
+
+class _Paced:
+    """Calls a function seldom enough: not before `least` seconds, and many times its own cost."""
+
+    def __init__(self, draw: Callable[[], None], *, least: float) -> None:
+        self._draw, self._least = draw, least
+        self._next = 0.0
+
+    def tick(self) -> None:
+        started = time.monotonic()
+        if started < self._next:
+            return
+        cpu = time.thread_time()
+        self._draw()
+        self._next = started + max(self._least, (time.thread_time() - cpu) * _SHARE)
+
+
+class _Console(Console):
+    """A console whose reader may go away (``status | head``) without an error."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0)
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    piped = not stream.isatty() and "COLUMNS" not in os.environ
+    return _Console(
+        stderr=stderr, markup=False, highlight=False, emoji=False, width=_PIPE_WIDTH if piped else None
+    )
+
+
+def _status(status: Status, width: int) -> RenderableType:
+    parts: list[RenderableType] = [_head(status), Text()]
+    states, right = _states(status.states), [_rates(status.rates), _disks(status.disks, status.forecast)]
+    blocks = Table.grid(padding=(0, 4))
+    if width >= 120:
+        blocks.add_row(states, *right)
+    else:
+        blocks.add_row(states, Group(right[0], Text(), right[1]))
+    parts.append(Padding(blocks, (0, 0, 0, 1)))
+    if status.loads:
+        parts += [Text(), _loads(status.loads, width)]
+    if status.troubles:
+        parts += [Text(), _troubles(status.troubles, status.at_ms)]
+    return Group(*parts)
+
+
+def _head(status: Status) -> Table:
+    head = Table.grid(padding=(0, 2))
+    head.add_column(style="dim", no_wrap=True)
+    head.add_column(overflow="fold")
+    head.add_row(f" {status.program}", _manager(status))
+    if status.endpoint is not None:
+        head.add_row(" endpoint", _endpoint(status.endpoint, status.at_ms))
+    if status.manager.paused:
+        head.add_row(" paused", Text(wording.text(status.manager.paused), style="bold yellow"))
+    if status.oldest_waiting is not None:
+        head.add_row(" waiting", f"the oldest file for {wording.duration(status.oldest_waiting)}")
+    return head
+
+
+def _manager(status: Status) -> Text:
+    manager = status.manager
+    line = Text(f"{wording.text(status.name)}  ")
+    if manager.since_ms is None:
+        return line.append("● never started", style="yellow")
+    since = _since(manager.since_ms, status.at_ms)
+    if not manager.running:
+        return line.append("● not running", style="bold red").append(f" for {since}")
+    line.append("● running", style="green").append(f" for {since}, pid {manager.pid}")
+    if manager.heartbeat_age is not None and manager.heartbeat_age > _SILENT:
+        line.append(f", silent for {wording.duration(manager.heartbeat_age)}", style="bold red")
+    return line
+
+
+def _endpoint(endpoint: EndpointState, now_ms: int) -> Text:
+    line = Text(f"{wording.text(endpoint.host)}  " if endpoint.host else "")
+    if endpoint.reachable is None:
+        return line.append("● not asked yet", style="yellow")
+    line.append(*(("● reachable", "green") if endpoint.reachable else ("● unreachable", "bold red")))
+    if endpoint.since_ms is not None:
+        line.append(f" for {_since(endpoint.since_ms, now_ms)}")
+    if endpoint.reason and not endpoint.reachable:
+        line.append(f"\n{wording.text(endpoint.reason)}")
+    return line
+
+
+def _since(then_ms: int, now_ms: int) -> str:
+    return f"{wording.duration((now_ms - then_ms) / 1000)} (since {wording.minute(then_ms)})"
+
+
+def _block(*headings: str) -> Table:
+    """A table without lines: its first column to the left, the others to the right."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
+    for position, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if position else "left", no_wrap=True)
+    return table
+
+
+def _states(states: Sequence[StateCount]) -> Table:
+    table = _block("state", "files", "bytes")
+    for state in states:
+        style = _KIND_STYLES[state.kind] if state.files else "dim"
+        table.add_row(state.state, wording.count(state.files), wording.size(state.bytes), style=style)
+    return table
+
+
+def _rates(rates: Sequence[Delivered]) -> Table:
+    table = _block("delivered in", "files", "files/s", "bytes/s")
+    for rate in rates:
+        table.add_row(
+            wording.duration(rate.seconds),
+            wording.count(rate.files),
+            wording.frequency(rate.files / rate.seconds),
+            wording.rate(rate.bytes / rate.seconds),
+            style="" if rate.files else "dim",
+        )
+    return table
+
+
+def _disks(disks: Sequence[Disk], forecast: Forecast | None) -> Table:
+    table = _block("free space", "bytes", "share", "full in")
+    for disk in disks:
+        share = disk.free_bytes / disk.total_bytes if disk.total_bytes else None
+        full = ""
+        if disk.name == "buffer":
+            full = "unknown" if forecast is None else "does not fill"
+            if forecast is not None and forecast.full_in is not None:
+                full = f"~ {wording.duration(forecast.full_in)}"
+        table.add_row(
+            disk.name.replace("_", " "),
+            wording.size(disk.free_bytes),
+            "" if share is None else f"{share:.0%}",
+            full,
+            style="bold red" if share is not None and share < 0.05 else "",
+        )
+    return table
+
+
+def _loads(loads: Sequence[Load], width: int) -> Table:
+    wide, bars = width >= 120, width >= 100
+    table = _block("  #", "state", "files", "bytes", "done", *([""] if bars else []), "rate", "left")
+    table.columns[1].justify = "left"
+    table.add_column("file", no_wrap=True)
+    for load in loads:
+        share = min(1.0, load.done / load.bytes) if load.bytes else 1.0
+        bar = [ProgressBar(total=1, completed=share, width=24 if wide else 12)] if bars else []
+        table.add_row(
+            f"  {load.worker}",
+            f"{load.step} ({load.phase})" if wide and load.phase else load.step,
+            wording.count(load.files),
+            wording.size(load.bytes),
+            *bar,
+            f"{share:.0%}",
+            "" if load.rate is None else wording.rate(load.rate),
+            "" if load.left is None else wording.duration(load.left),
+            Text(wording.tail(load.path, width - (102 if wide else 76 if bars else 58)), style="cyan"),
+        )
+    return table
+
+
+def _troubles(troubles: Sequence[Trouble], now_ms: int) -> Table:
+    table = _block(" files", "state")
+    table.columns[0].justify = "right"
+    table.columns[1].justify = "left"
+    table.add_column("why", overflow="fold", ratio=1)
+    table.add_column("next try", justify="right", no_wrap=True)
+    for trouble in troubles:
+        why = Text(wording.text(trouble.cause or trouble.state), style="bold")
+        why.append(f"\n{wording.path(trouble.example)}", style="cyan")
+        if trouble.reason and trouble.reason != trouble.cause:
+            why.append(f"\n{wording.text(trouble.reason)}", style="not bold dim")
+        table.add_row(
+            f" {wording.count(trouble.files)}", Text(trouble.state, style="red"), why, _next(trouble, now_ms)
+        )
+    return table
+
+
+def _next(trouble: Trouble, now_ms: int) -> str:
+    if trouble.next_try_ms is None:
+        return "on `retry`"
+    wait = (trouble.next_try_ms - now_ms) / 1000
+    return f"in {wording.duration(wait)}" if wait > 0 else "now"
+
+
+def _line(status: Status) -> str:
+    counts = ", ".join(
+        f"{count.state} {wording.count(count.files)}" for count in status.states if count.files
+    )
+    rate = status.rates[0] if status.rates else None
+    speed = f"; {wording.rate(rate.bytes / rate.seconds)} over {rate.label}" if rate and rate.files else ""
+    return f"{status.program}: {counts or 'no files'}{speed}"
+
+
+def _chapter(story: Story, chapter: Chapter, number: int) -> RenderableType:
+    version = chapter.version
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    name = Text(wording.path(story.path), style="bold")
+    if len(story.chapters) > 1:
+        name.append(f"  version {number} of {len(story.chapters)}", style="not bold")
+    facts.add_row(" file", name)
+    facts.add_row(" state", version.state)
+    facts.add_row(" waits for", wording.text(chapter.waits_for))
+    modified = wording.moment(version.fence.mtime_ns // 1_000_000)
+    facts.add_row(" content", f"{wording.size(version.fence.size)}, modified {modified}")
+    if version.checksum:
+        facts.add_row(f" {version.checksum.algorithm}", version.checksum.digest)
+    parts: list[RenderableType] = [facts, Text(), _transitions(version.transitions)]
+    if version.rides:
+        parts += [Text(), _rides(version.rides, story.at_ms)]
+    if version.receipts:
+        parts += [Text(), _receipts(version.receipts)]
+    return Group(*parts)
+
+
+def _transitions(transitions: Sequence[Transition]) -> Table:
+    table = _block(" when", "after", "state", "batch")
+    table.columns[2].justify = "left"
+    table.add_column("why", overflow="fold")
+    before: int | None = None
+    for transition in transitions:
+        table.add_row(
+            f" {wording.instant(transition.at)}",
+            "" if before is None else wording.duration((transition.at - before) / 1000),
+            transition.target or "joined a known version",
+            "" if transition.batch_id is None else str(transition.batch_id),
+            wording.text(transition.reason),
+        )
+        before = transition.at
+    return table
+
+
+def _rides(rides: Sequence[Ride], now_ms: int) -> Table:
+    table = _block(" batch", "state", "worker", "took", "files", "bytes", "rate")
+    table.columns[1].justify = "left"
+    table.add_column("phases, and what went wrong", overflow="fold")
+    for ride in rides:
+        seconds = ((ride.finished_at or now_ms) - ride.started_at) / 1000
+        told = ", ".join(f"{phase} {wording.duration(spent)}" for phase, spent in ride.phases.items())
+        if ride.exit_code:
+            told += f"\nexit code {ride.exit_code}"
+        if ride.error:
+            told += f"\n{wording.text(ride.error)}"
+        table.add_row(
+            f" {ride.batch_id}",
+            ride.step,
+            str(ride.worker),
+            wording.duration(seconds) if ride.finished_at else f"{wording.duration(seconds)}…",
+            wording.count(ride.files),
+            wording.size(ride.bytes),
+            wording.rate(ride.bytes / seconds) if seconds > 0 and ride.finished_at else "",
+            told.strip(),
+        )
+    return table
+
+
+def _receipts(receipts: Sequence[Receipt]) -> Table:
+    table = _block(" when", "at the endpoint")
+    table.columns[1].justify = "left"
+    for receipt in receipts:
+        table.add_row(f" {wording.instant(receipt.at)}", receipt.state)
+    return table
+
+
+def _result(result: Result) -> RenderableType:
+    row = Table.grid(padding=(0, 2))
+    row.add_column(width=4)
+    row.add_column(width=22, overflow="fold")
+    row.add_column(overflow="fold", ratio=1)
+    detail = Text(wording.text(result.detail))
+    if result.hint:
+        detail.append(f"\n→ {wording.text(result.hint)}", style="bold")
+    row.add_row(Text(result.verdict.value, style=_VERDICT_STYLES[result.verdict]), result.name, detail)
+    return row
+
+
+def _sum(results: Sequence[Result]) -> Text:
+    counts = {verdict: sum(result.verdict == verdict for result in results) for verdict in Verdict}
+    words = ", ".join(f"{number} {verdict.value}" for verdict, number in counts.items())
+    return Text(words, style=_VERDICT_STYLES[worst(results)])

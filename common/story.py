@@ -1,0 +1,117 @@
+"""One file's whole story: every version of it, what happened to each, and what each waits for."""
+
+from dataclasses import dataclass
+
+from common.ledger.rows import FAILED, VANISHED, Receipt, Ride, Transition, VersionStory
+from common.lifecycle import Lifecycle
+from common.wording import duration, json_moment, json_path
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """One version, and what it waits for now."""
+
+    version: VersionStory
+    waits_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All versions of one path, newest first."""
+
+    program: str
+    path: bytes
+    at_ms: int
+    chapters: tuple[Chapter, ...]
+
+
+def tell(
+    program: str, path: bytes, versions: tuple[VersionStory, ...], lifecycle: Lifecycle, now_ms: int
+) -> Story:
+    chapters = (Chapter(version, waits_for(version, program, lifecycle, now_ms)) for version in versions)
+    return Story(program, path, now_ms, tuple(chapters))
+
+
+def waits_for(version: VersionStory, program: str, lifecycle: Lifecycle, now_ms: int) -> str:
+    """Why it is where it is and what takes it further, in one sentence."""
+    state, reason = version.state, f": {version.reason}" if version.reason else ""
+    if state == lifecycle.steps[-1].target:
+        return "nothing: it is through"
+    if state == VANISHED:
+        return f"its content to come back: it is gone{reason}"
+    if state in lifecycle.resume:
+        return f"the end of its batch, with other files or alone, that is {state} now"
+    if state == FAILED and version.due_at is not None:
+        wait = max(0.0, (version.due_at - now_ms) / 1000)
+        return f"its next try in {duration(wait)}, after {_failures(version.attempts)}{reason}"
+    if state == FAILED:
+        return f"`{program} retry`, after {_failures(version.attempts)}{reason}"
+    if state in lifecycle.exits:
+        return (
+            f"`{program} retry`{reason}" if state in lifecycle.returns else f"nothing: it is {state}{reason}"
+        )
+    return f"its turn to be taken on{reason}"
+
+
+def as_json(story: Story) -> dict[str, object]:
+    """A story as `history --json` prints it."""
+    return {
+        "version": 1,
+        "path": json_path(story.path),
+        "at": json_moment(story.at_ms),
+        "versions": [_version(chapter) for chapter in story.chapters],
+    }
+
+
+def _failures(attempts: int) -> str:
+    return "1 failure" if attempts == 1 else f"{attempts} failures"
+
+
+def _version(chapter: Chapter) -> dict[str, object]:
+    version = chapter.version
+    return {
+        "state": version.state,
+        "waits_for": chapter.waits_for,
+        "size": version.fence.size,
+        "modified": json_moment(version.fence.mtime_ns // 1_000_000),
+        "algorithm": version.checksum.algorithm if version.checksum else None,
+        "digest": version.checksum.digest if version.checksum else None,
+        "attempts": version.attempts,
+        "next_try": json_moment(version.due_at),
+        "cause": version.cause,
+        "reason": version.reason,
+        "found": json_moment(version.found_at),
+        "changed": json_moment(version.changed_at),
+        "transitions": [_transition(transition) for transition in version.transitions],
+        "batches": [_ride(ride) for ride in version.rides],
+        "receipts": [_receipt(receipt) for receipt in version.receipts],
+    }
+
+
+def _transition(transition: Transition) -> dict[str, object]:
+    return {
+        "at": json_moment(transition.at),
+        "from": transition.source or None,
+        "to": transition.target or None,
+        "batch": transition.batch_id,
+        "reason": transition.reason,
+    }
+
+
+def _ride(ride: Ride) -> dict[str, object]:
+    return {
+        "batch": ride.batch_id,
+        "state": ride.step,
+        "worker": ride.worker,
+        "started": json_moment(ride.started_at),
+        "finished": json_moment(ride.finished_at),
+        "files": ride.files,
+        "bytes": ride.bytes,
+        "phases_seconds": dict(ride.phases),
+        "exit_code": ride.exit_code,
+        "error": ride.error,
+    }
+
+
+def _receipt(receipt: Receipt) -> dict[str, object]:
+    return {"at": json_moment(receipt.at), "state": receipt.state}

@@ -1,0 +1,63 @@
+"""What makes the shared commands those of the handoff manager."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from common.app import ManagerKind, Places, build, run
+from handoff.lifecycle import LIFECYCLE
+
+if TYPE_CHECKING:
+    from common.health import Check
+    from handoff.config import HandoffConfig
+
+
+def main() -> NoReturn:
+    kind = ManagerKind(
+        program="hdfmgr",
+        about="Carry files from the buffer to the endpoint site, prove that they arrived, and hold them.",
+        example="handoff.yaml",
+        lifecycle=LIFECYCLE,
+        load=_load,
+        effective=_effective,
+        places=_places,
+        serve=_serve,
+        checks=_checks,
+    )
+    run(kind.program, build(kind))
+
+
+def _load(path: Path) -> "HandoffConfig":
+    from handoff.config import load
+
+    return load(path)
+
+
+def _effective(config: "HandoffConfig") -> str:
+    from handoff.config import effective
+
+    return effective(config)
+
+
+def _places(config: "HandoffConfig") -> Places:
+    buffer, holding = os.fsencode(config.handoff.buffer), os.fsencode(config.handoff.holding)
+    return Places(
+        roots=(buffer, holding),
+        disks={"buffer": buffer, "holding": holding, "ledger": os.fsencode(config.ledger_path.parent)},
+        host=config.endpoint.host,
+    )
+
+
+def _serve(
+    config: "HandoffConfig", *, once: bool, ready: Callable[[], None], tick: Callable[[], None] | None
+) -> int:
+    from handoff.manager import serve
+
+    return serve(config, once=once, ready=ready, tick=tick)
+
+
+def _checks(path: Path, config: "HandoffConfig", canary: bool) -> "Sequence[Check]":
+    from handoff.check import checks
+
+    return checks(path, config, canary=canary)
