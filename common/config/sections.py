@@ -1,6 +1,7 @@
 """The sections that the configurations of both managers share."""
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +27,7 @@ _LEVELS = {"WARN": "WARNING", "FATAL": "CRITICAL"}
 class Section(BaseModel):
     """A mapping with known keys; every scalar arrives as text, and the key decides what it means."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -46,8 +47,10 @@ def ledger_path(engine: object, source: Origin) -> Path:
     if engine is None:
         state = source.environment.get("XDG_STATE_HOME", "")
         # The standard says that a relative one is to be ignored.
-        home = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-        return home / "dbb" / f"{source.file.stem}.db"
+        home = state if state.startswith("/") else os.path.expanduser("~/.local/state")
+        if not home.startswith("/"):
+            raise ValueError("is required: this user has no home directory where the ledger could be")
+        return Path(home, "dbb", f"{source.file.stem}.db")
     found = _ENGINE.fullmatch(engine) if isinstance(engine, str) else None
     if found is None or found[1] == ":memory:" or found[1].startswith("file:"):
         forms = "sqlite:////absolute/path or sqlite:///relative/path"
@@ -83,10 +86,10 @@ def _level(value: object) -> object:
 def _format(value: str) -> str:
     record = logging.LogRecord("name", logging.INFO, "path", 1, "message", None, None)
     try:
-        line = logging.Formatter(value).format(record)
+        line = logging.Formatter(value, validate=False).format(record)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"must be a format of Python's logging; {value!r} is none: {error}") from error
-    if len(line.splitlines()) != 1:
+    if len(line.splitlines()) > 1:
         raise ValueError("must give one line")
     return value
 
@@ -136,7 +139,7 @@ class GeneralConfig(Section):
     """How long a file must have been unchanged; 0: closed, as far as can be known, is enough."""
     pause: Duration = Field(default=1.0, gt=0, le=86_400)
     """Between two scans; file events make them earlier."""
-    retry: RetryConfig = RetryConfig()
+    retry: RetryConfig = Field(default_factory=dict, validate_default=True)
     """How a file that failed is tried again."""
     min_free: Size = 10**9
     """What would write to a disk with less free space than this waits, and says so; 0: never."""

@@ -77,7 +77,7 @@ def pattern(value: str) -> str:
         matches_all = re.search(value, "") is not None and re.search(value, "\x00/\n") is not None
     except (re.error, OverflowError) as error:
         raise ValueError(f"must be a regular expression; {value!r} is none: {error}") from error
-    if not value or matches_all:
+    if matches_all:
         raise ValueError(f"must not match every path, as {value!r} does")
     return value
 
