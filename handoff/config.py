@@ -1,12 +1,8 @@
 """The handoff manager's configuration: every key, its default, and what the keys must be together."""
 
-import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
-from pathlib import Path, PurePath, PurePosixPath
-from string import Formatter
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -14,8 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from common.config.document import Document, Key
 from common.config.loading import load as load_model
 from common.config.loading import rendered, unknown
-from common.config.quantities import rate
-from common.config.sections import DatabaseConfig, GeneralConfig, LoggingConfig, Section, ledger_path
+from common.config.sections import DatabaseConfig, GeneralConfig, LoggingConfig, Section
 from common.config.values import (
     Duration,
     LocalPath,
@@ -25,40 +20,9 @@ from common.config.values import (
     RemotePath,
     Size,
     Text,
-    local_path,
-    remote_path,
 )
-
-_RESERVED = ("batch", "command", "dest", "file")
-_NOBODY = "nobody is there to answer or to read"
-_OWN_CONNECTIONS = "the manager keeps connections of its own"
-_OWN_COMMANDS = "it would change the commands that the manager runs"
-_NO_FORWARDING = "the manager's connections forward nothing"
-_OWN_KEY = "it has a key of its own, "
-_OWNED_OPTIONS = {
-    "batchmode": _NOBODY,
-    "requesttty": _NOBODY,
-    "escapechar": _NOBODY,
-    "controlmaster": _OWN_CONNECTIONS,
-    "controlpath": _OWN_CONNECTIONS,
-    "controlpersist": _OWN_CONNECTIONS,
-    "forkafterauthentication": _OWN_COMMANDS,
-    "remotecommand": _OWN_COMMANDS,
-    "sessiontype": _OWN_COMMANDS,
-    "stdinnull": _OWN_COMMANDS,
-    "dynamicforward": _NO_FORWARDING,
-    "forwardagent": _NO_FORWARDING,
-    "forwardx11": _NO_FORWARDING,
-    "localforward": _NO_FORWARDING,
-    "remoteforward": _NO_FORWARDING,
-    "tunnel": _NO_FORWARDING,
-    "port": _OWN_KEY + "endpoint.ssh.port",
-    "user": _OWN_KEY + "endpoint.user",
-    "identityfile": _OWN_KEY + "endpoint.ssh.identity",
-    "host": "it belongs into a file of your own, named by endpoint.ssh.config",
-    "match": "it belongs into a file of your own, named by endpoint.ssh.config",
-    "include": "it belongs into a file of your own, named by endpoint.ssh.config",
-}
+from common.remote import Site
+from handoff.consistency import RESERVED, default_staging, placeholders_in, problems
 
 
 def _account(value: str) -> str:
@@ -120,25 +84,44 @@ class EndpointConfig(Section):
     """Where files appear, whole, under the same relative path as here."""
     transfer: Literal["auto", "rsync", "scp"] = "auto"
     """`rsync`, `scp`, or `auto`: rsync where both ends have it, else scp."""
-    ssh: SshConfig = SshConfig()
+    ssh: SshConfig = Field(default_factory=dict, validate_default=True)
     """How ssh connects."""
     notes: bool = True
     """Whether delivery notes are written into `staging`, for the endpoint manager."""
-    commands: CommandsConfig = CommandsConfig()
+    commands: CommandsConfig = Field(default_factory=dict, validate_default=True)
     """Commands of your own, for any other tool."""
 
     @model_validator(mode="before")
     @classmethod
     def _staging_beside_buffer(cls, data: object) -> object:
-        staging = _staging(data) if isinstance(data, Mapping) else None
-        return {**data, "staging": staging} if staging and isinstance(data, Mapping) else data
+        if isinstance(data, Mapping) and (staging := default_staging(data)):
+            return {**data, "staging": staging}
+        return data
+
+    def site(self) -> Site:
+        """How the endpoint is reached, as workers take it along."""
+        return Site(
+            host=self.host,
+            user=self.user,
+            port=self.ssh.port,
+            identity=None if self.ssh.identity is None else str(self.ssh.identity),
+            config=None if self.ssh.config is None else str(self.ssh.config),
+            options=self.ssh.options,
+            remote_template=self.commands.remote,
+            parameters=self.parameters,
+        )
 
     @property
     def parameters(self) -> dict[str, str]:
         """What the placeholders of the commands stand for."""
-        own = {name: str(value) for name, value in (self.__pydantic_extra__ or {}).items()}
-        known = {"host": self.host, "user": self.user, "staging": self.staging, "buffer": self.buffer}
-        return own | {name: value for name, value in known.items() if value is not None}
+        known = {
+            "host": self.host,
+            "staging": self.staging,
+            "buffer": self.buffer,
+            "transfer": self.transfer,
+            "notes": str(self.notes).lower(),
+        }
+        return self.__pydantic_extra__ | known | ({"user": self.user} if self.user else {})
 
 
 class HandoffGeneralConfig(GeneralConfig):
@@ -169,9 +152,9 @@ class HandoffConfig(Section):
     """The site that files are carried to."""
     database: DatabaseConfig = Field(default_factory=dict, validate_default=True)
     """The ledger."""
-    logging: LoggingConfig = LoggingConfig()
+    logging: LoggingConfig = Field(default_factory=dict, validate_default=True)
     """What is told about the work, and where."""
-    general: HandoffGeneralConfig = HandoffGeneralConfig()
+    general: HandoffGeneralConfig = Field(default_factory=dict, validate_default=True)
     """How the work is done."""
 
     @property
@@ -180,10 +163,21 @@ class HandoffConfig(Section):
 
     def notes(self) -> tuple[str, ...]:
         """What is allowed and yet worth to be told."""
-        ignored = [
-            name for name in ("echo", "pool_type", "pool_class") if name in self.database.model_fields_set
+        told = [
+            f"database.{name}: is ignored; the ledger has no such setting"
+            for name in ("echo", "pool_type", "pool_class")
+            if name in self.database.model_fields_set
         ]
-        return tuple(f"database.{name}: is ignored; the ledger needs no such setting" for name in ignored)
+        commands, given = self.endpoint.commands, self.endpoint.model_fields_set
+        if commands.transfer and "transfer" in given:
+            told.append("endpoint.transfer: is not used beside endpoint.commands.transfer")
+        if commands.remote and "ssh" in given:
+            told.append("endpoint.ssh: is not used beside endpoint.commands.remote")
+        if "%(message)s" not in self.logging.format and not self.logging.as_json:
+            told.append("logging.format: shows no %(message)s")
+        if self.logging.rotate == "SIZE" and not (self.logging.maxbytes and self.logging.backup_count):
+            told.append("logging.rotate: SIZE begins a new file only with maxbytes and backup_count above 0")
+        return tuple(told)
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> HandoffConfig:
@@ -203,13 +197,12 @@ def effective(config: HandoffConfig) -> str:
 
 
 def _problems(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:
-    """What several keys must be together."""
-    yield from ()
-
-
-def _staging(endpoint: Mapping[str, object]) -> str | None:
-    """The default of ``endpoint.staging``, where there is need of one."""
-    buffer = endpoint.get("buffer")
-    if endpoint.get("staging") is not None or not isinstance(buffer, str) or not buffer.startswith("/"):
-        return None
-    return buffer.rstrip("/") + ".staging"
+    yield from problems(document, origin)
+    endpoint = document.value(("endpoint",))
+    used = placeholders_in(document)
+    for name in endpoint if isinstance(endpoint, dict) else ():
+        key: Key = ("endpoint", name)
+        if name in RESERVED:
+            yield key, "is reserved for the placeholder that the manager fills in itself"
+        elif name not in EndpointConfig.model_fields and name not in used:
+            yield key, unknown(HandoffConfig, key) + ("; no command uses it" if used else "")
