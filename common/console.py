@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -39,6 +39,8 @@ _KIND_STYLES: dict[Kind, str] = {
 }
 _PIPE_WIDTH = 100
 """Columns where the output is no terminal and COLUMNS does not say."""
+_WIDE = 140
+"""Columns from which on the blocks of the status stand side by side."""
 _SILENT = 10.0
 """Seconds without a heartbeat, which comes once a second, that are worth a word."""
 _FAST = 0.25
@@ -48,12 +50,18 @@ _SHARE = 150
 
 
 class Screen:
-    """The standard output and standard error of one command."""
+    """The standard output and standard error of one command.
 
-    def __init__(self, program: str) -> None:
+    Parameters
+    ----------
+    width
+        In columns; None: as the terminal, the variable COLUMNS or, for a pipe, 100.
+    """
+
+    def __init__(self, program: str, width: int | None = None) -> None:
         self.program = program
-        self._out = _console(stderr=False)
-        self._err = _console(stderr=True)
+        self._out = _console(sys.stdout, width)
+        self._err = _console(sys.stderr, width)
 
     @property
     def is_terminal(self) -> bool:
@@ -172,19 +180,17 @@ class _Console(Console):
         raise SystemExit(0)
 
 
-def _console(*, stderr: bool) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
-    piped = not stream.isatty() and "COLUMNS" not in os.environ
-    return _Console(
-        stderr=stderr, markup=False, highlight=False, emoji=False, width=_PIPE_WIDTH if piped else None
-    )
+def _console(stream: TextIO, width: int | None) -> Console:
+    if width is None and not stream.isatty() and "COLUMNS" not in os.environ:
+        width = _PIPE_WIDTH
+    return _Console(stderr=stream is sys.stderr, markup=False, highlight=False, emoji=False, width=width)
 
 
 def _status(status: Status, width: int) -> RenderableType:
     parts: list[RenderableType] = [_head(status), Text()]
     states, right = _states(status.states), [_rates(status.rates), _disks(status.disks, status.forecast)]
     blocks = Table.grid(padding=(0, 4))
-    if width >= 120:
+    if width >= _WIDE:
         blocks.add_row(states, *right)
     else:
         blocks.add_row(states, Group(right[0], Text(), right[1]))
@@ -289,7 +295,7 @@ def _disks(disks: Sequence[Disk], forecast: Forecast | None) -> Table:
 
 
 def _loads(loads: Sequence[Load], width: int) -> Table:
-    wide, bars = width >= 120, width >= 100
+    wide, bars = width >= _WIDE, width >= _PIPE_WIDTH
     table = _block("  #", "state", "files", "bytes", "done", *([""] if bars else []), "rate", "left")
     table.columns[1].justify = "left"
     table.add_column("file", no_wrap=True)

@@ -1,14 +1,39 @@
 """Checks: each tells named results, OK, WARN or FAIL with a hint, and none can hide or delay another."""
 
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
+from common import wording
 from common.errors import DbbError
+from common.ledger.lock import holder
+from common.ledger.reader import LedgerReader
+from common.ledger.rows import FAILED, VANISHED, ManagerRow
+from common.lifecycle import Lifecycle
+from common.room import room_of
+from common.scan import Scanner
 from common.wording import duration
+
+_SILENT = (10.0, 60.0)
+"""Seconds without a heartbeat, which comes once a second, that are a WARN and a FAIL."""
+_OLD = (3_600.0, 86_400.0)
+"""Seconds that the oldest file may have waited, likewise."""
+_IDLE = 900
+"""Seconds without a delivery, while files wait, that are a FAIL; a window of the ledger's rates."""
+_SCARCE_INODES = (0.05, 0.01)
+"""Shares of free inodes below which there is a WARN and a FAIL."""
+_AHEAD = 5.0
+"""Seconds that the ledger's times may be ahead of the clock."""
+_SCAN = 15.0
+"""Seconds that the search for odd files takes at most."""
+_NAMED = 5
+"""Odd files that are named; the others are counted."""
 
 
 class Verdict(StrEnum):
@@ -86,6 +111,227 @@ def as_json(results: Sequence[Result]) -> dict[str, object]:
             for result in results
         ],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What the checks that are common to all managers look at."""
+
+    program: str
+    config: Path
+    notes: tuple[str, ...]
+    """What is allowed in the configuration and yet worth to be told."""
+    lifecycle: Lifecycle
+    ledger: Path
+    buffer: bytes
+    exclude: tuple[str, ...]
+    disks: Mapping[str, bytes]
+    """A directory on each local filesystem that the manager writes to."""
+    min_free: int
+
+
+def common_checks(subject: Subject) -> list[Check]:
+    """What can be known of any manager on this machine."""
+    return [
+        Check("configuration", lambda: _configuration(subject)),
+        Check("ledger", lambda: _ledger(subject)),
+        Check("manager", lambda: _manager(subject)),
+        Check("files", lambda: _files(subject)),
+        Check("clock", lambda: _clock(subject)),
+        *(
+            Check(f"free space: {name}", lambda name=name, place=place: _room(name, place, subject.min_free))  # type: ignore[misc]
+            for name, place in subject.disks.items()
+        ),
+        Check("odd files", lambda: _odd_files(subject), limit=_SCAN + 5),
+    ]
+
+
+def directory(name: str, place: bytes, purpose: str) -> Iterator[Result]:
+    """Whether a local directory can be read and written, by doing it.
+
+    A directory is made in it and removed again: in a buffer, a file would be taken for one of the
+    instrument's.
+    """
+    told = wording.path(place)
+    if not os.path.isdir(place):
+        yield fail(name, f"{told} is not a directory", f"create it: {purpose}")
+        return
+    probe = os.path.join(place, b".dbb-check-%d" % os.getpid())
+    try:
+        with os.scandir(place) as entries:
+            next(entries, None)
+        os.mkdir(probe)
+        os.rmdir(probe)
+    except OSError as error:
+        yield fail(name, f"{told}: {error.strerror}", "this user must be able to read and write it")
+        return
+    yield ok(name, told)
+
+
+def _configuration(subject: Subject) -> Iterator[Result]:
+    yield ok("configuration", f"{subject.config} is valid")
+    yield from (warn("configuration", note) for note in subject.notes)
+
+
+def _ledger(subject: Subject) -> Iterator[Result]:
+    path = subject.ledger
+    if not path.exists():
+        place = next(above for above in path.parents if above.exists())
+        if os.access(place, os.W_OK | os.X_OK):
+            yield ok("ledger", f"{path} will be created by the first start")
+        else:
+            yield fail("ledger", f"{path} can't be created in {place}", "make that directory this user's")
+        return
+    with LedgerReader.open(path, manager=subject.lifecycle.manager) as reader:
+        known = sum(total.files for total in reader.totals())
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK):
+        yield ok("ledger", f"{path} knows {wording.files(known)}")
+    else:
+        yield fail("ledger", f"{path} can't be written", "it and its directory must be this user's")
+
+
+def _manager(subject: Subject) -> Iterator[Result]:
+    pid = holder(subject.ledger)
+    row = _row(subject)
+    if pid is None and row is None:
+        yield warn("manager", "it was never started", f"{subject.program} start {subject.config}")
+    elif pid is None and row is not None:
+        yield fail(
+            "manager",
+            f"not running; last seen alive {wording.moment(row.heartbeat_at)}",
+            f"{subject.program} start {subject.config}",
+        )
+    elif row is None:
+        yield warn("manager", f"process {pid or 'unknown'} is starting", "look again in a moment")
+    else:
+        yield _heartbeat(row)
+        if row.paused:
+            yield warn("pause", row.paused, "it goes on by itself once that is mended")
+
+
+def _heartbeat(row: ManagerRow) -> Result:
+    age = max(0.0, time.time() - row.heartbeat_at / 1000)
+    detail = f"running since {wording.moment(row.started_at)}, process {row.pid}"
+    verdict = _graded(age, _SILENT)
+    if verdict is Verdict.OK:
+        return ok("manager", detail)
+    return Result(
+        "manager",
+        verdict,
+        f"{detail}, but silent for {duration(age)}",
+        "it hangs, most often on a disk that does not answer: see its messages and `dmesg`",
+    )
+
+
+def _files(subject: Subject) -> Iterator[Result]:
+    """How long files wait, whether any get through, and which are in trouble."""
+    if not subject.ledger.exists():
+        return
+    now_ms = time.time_ns() // 1_000_000
+    lifecycle = subject.lifecycle
+    with LedgerReader.open(subject.ledger, manager=lifecycle.manager) as reader:
+        oldest = reader.oldest_waiting()
+        delivered = reader.rates(now_ms=now_ms, windows=(_IDLE,))
+        totals = reader.totals()
+    if oldest is None:
+        yield ok("oldest waiting", "no file waits")
+    else:
+        age = max(0.0, (now_ms - oldest.found_at) / 1000)
+        why = f": {oldest.reason}" if oldest.reason else ""
+        yield Result(
+            "oldest waiting",
+            _graded(age, _OLD),
+            f"{wording.path(oldest.path)} is {oldest.state} since {duration(age)}{why}",
+            f"{subject.program} history {subject.config} PATH" if age >= _OLD[0] else "",
+        )
+        through = sum(rate.files for rate in delivered.values())
+        if holder(subject.ledger) is not None:
+            yield _progress(subject, age, through)
+    trouble = Counter[str]()
+    for total in totals:
+        if total.state in lifecycle.exits and total.state in lifecycle.returns and total.state != VANISHED:
+            trouble[total.state] += total.files
+    told = ", ".join(f"{wording.count(number)} {state}" for state, number in trouble.items() if number)
+    if told:
+        yield warn("failures", told, f"{subject.program} status {subject.config} tells why")
+    else:
+        yield ok("failures", f"no file is {FAILED} or waits for a decision")
+
+
+def _progress(subject: Subject, waited: float, through: int) -> Result:
+    if through or waited < _IDLE:
+        return ok("progress", f"{wording.files(through)} went through in the last {duration(_IDLE)}")
+    return fail(
+        "progress",
+        f"nothing went through in the last {duration(_IDLE)}, though files wait",
+        f"{subject.program} status {subject.config} tells what it waits for",
+    )
+
+
+def _clock(subject: Subject) -> Iterator[Result]:
+    row = _row(subject)
+    ahead = row.heartbeat_at / 1000 - time.time() if row else 0.0
+    if ahead > _AHEAD:
+        yield warn(
+            "clock",
+            f"the ledger was last written {duration(ahead)} in the future",
+            "the clock has been set back: compare it with a time server",
+        )
+    else:
+        yield ok("clock", wording.moment(time.time_ns() // 1_000_000))
+
+
+def _room(name: str, place: bytes, min_free: int) -> Iterator[Result]:
+    room = room_of(place)
+    name = f"free space: {name}"
+    told = f"{wording.size(room.free_bytes)} of {wording.size(room.total_bytes)}"
+    if room.free_bytes < min_free:
+        yield fail(name, f"{told}, less than min_free ({wording.size(min_free)})", "make room")
+    elif room.free_bytes < 2 * min_free:
+        yield warn(name, f"{told}; work pauses below {wording.size(min_free)}", "make room")
+    else:
+        yield ok(name, told)
+    if room.free_inodes is not None and room.total_inodes:
+        share = room.free_inodes / room.total_inodes
+        verdict = _graded(-share, tuple(-limit for limit in _SCARCE_INODES))
+        if verdict is not Verdict.OK:
+            told = f"{wording.count(room.free_inodes)} inodes left ({share:.1%})"
+            yield Result(name, verdict, told, "remove small files, or make a filesystem with more inodes")
+
+
+def _odd_files(subject: Subject) -> Iterator[Result]:
+    """What lies in the buffer and will never be taken from there."""
+    deadline = time.monotonic() + _SCAN
+    told: list[str] = []
+    number = files = 0
+    for page in Scanner(subject.buffer, exclude=subject.exclude).pages():
+        files += len(page.files)
+        found = [f"{wording.path(odd.path)} ({odd.kind})" for odd in page.odd]
+        found += [f"{wording.path(odd.path) or 'the buffer'} ({odd.reason})" for odd in page.unreadable]
+        number += len(found)
+        told += found[: _NAMED - len(told)]
+        if time.monotonic() > deadline:
+            break
+    if number:
+        more = f", and {number - len(told)} more" if number > len(told) else ""
+        yield warn(
+            "odd files", f"left alone in the buffer: {', '.join(told)}{more}", "only regular files are taken"
+        )
+    else:
+        yield ok("odd files", f"none among {wording.files(files)} in the buffer")
+
+
+def _row(subject: Subject) -> ManagerRow | None:
+    if not subject.ledger.exists():
+        return None
+    with LedgerReader.open(subject.ledger, manager=subject.lifecycle.manager) as reader:
+        return reader.manager()
+
+
+def _graded(value: float, limits: tuple[float, ...]) -> Verdict:
+    """FAIL from the second limit on, WARN from the first."""
+    warning, failing = limits
+    return Verdict.FAIL if value >= failing else Verdict.WARN if value >= warning else Verdict.OK
 
 
 class _Look:

@@ -38,9 +38,9 @@ def waits_for(version: VersionStory, program: str, lifecycle: Lifecycle, now_ms:
     if state == lifecycle.steps[-1].target:
         return "nothing: it is through"
     if state == VANISHED:
-        return f"its content to come back: it is gone{reason}"
+        return f"its content to come back{reason}"
     if state in lifecycle.resume:
-        return f"the end of its batch, with other files or alone, that is {state} now"
+        return f"the end of its batch, that is {state} now"
     if state == FAILED and version.due_at is not None:
         wait = max(0.0, (version.due_at - now_ms) / 1000)
         return f"its next try in {duration(wait)}, after {_failures(version.attempts)}{reason}"
