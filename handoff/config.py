@@ -54,9 +54,9 @@ class SshConfig(Section):
     port: int | None = Field(default=None, ge=1, le=65535)
     """The endpoint's ssh port. When left out, ssh decides."""
     identity: LocalPath | None = None
-    """The private key. When left out, ssh decides."""
+    """The private key, without a passphrase; no other is offered. When left out, ssh decides."""
     config: LocalPath | None = None
-    """The ssh configuration file to read instead of `~/.ssh/config`."""
+    """The ssh configuration file to read instead of the account's and the system's."""
     options: dict[str, Annotated[Text, AfterValidator(_yes_or_no)]] = Field(default_factory=dict)
     """More options, named as in `man ssh_config`; they prevail over `config`."""
 

@@ -206,7 +206,7 @@ def _undefined(used: Iterable[str], reserved: set[str], document: Document) -> I
         if name in RESERVED:
             yield f"can't use {{{name}}}, which has no meaning here"
             continue
-        near = get_close_matches(name, known, n=1)
+        near = get_close_matches(name, known, n=1, cutoff=0.7)
         yield f"uses {{{name}}}, but there is no endpoint.{name}" + (
             f"; did you mean {{{near[0]}}}?" if near else ""
         )

@@ -73,7 +73,9 @@ def failed(path: Path, problems: Iterable[Problem]) -> ConfigError:
         f"{path}:{problem.line}: " + (f"{problem.key}: " if problem.key else "") + problem.message
         for problem in sorted(set(problems))
     ]
-    return ConfigError("\n".join(lines), "Mend what is listed; `validate` checks the file without starting anything.")
+    return ConfigError(
+        "\n".join(lines), "Mend what is listed; `validate` checks the file without starting anything."
+    )
 
 
 def read(path: Path, environment: Mapping[str, str]) -> Document:

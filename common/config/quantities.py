@@ -86,7 +86,7 @@ def size_text(count: int) -> str:
             if count >= factor and count * 10 % factor == 0:
                 whole, tenths = divmod(count * 10 // factor, 10)
                 return f"{whole}.{tenths}{unit}" if tenths else f"{whole}{unit}"
-    return f"{count}B"
+    return f"{count}B" if count else "0"
 
 
 def rate_text(count: int) -> str:

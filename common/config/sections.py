@@ -110,12 +110,12 @@ class LoggingConfig(Section):
         BeforeValidator(upper),
     ] = "H"
     """With TIME, the unit of `interval`: S, M, H, D, W0 (Monday) to W6, or MIDNIGHT."""
-    interval: int = Field(default=1, ge=1)
+    interval: int = Field(default=1, ge=1, le=10_000)
     """With TIME, how many units a file lasts."""
     maxbytes: Size = 0
     """With SIZE, how large a file grows; 0: without limit."""
     backup_count: int = Field(default=0, ge=0)
-    """How many old files are kept; with SIZE, 0 means that none is ever begun anew."""
+    """How many old files are kept; 0: with TIME all, with SIZE the file is never begun anew."""
     as_json: bool = Field(default=False, alias="json")
     """One JSON object a line instead of `format`."""
 
