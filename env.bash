@@ -149,7 +149,8 @@ install_programs() {
     apt_get install --no-install-recommends $(names 2 "$lacking") || give_up 'apt-get install failed'
     hash -r
     lacking=$(missing "$1")
-    [ -z "$lacking" ] || give_up "still missing after the installation: $(names 1 "$lacking")"
+    [ -z "$lacking" ] || give_up \
+        "still missing: $(names 1 "$lacking"). This system's packages do not have it: install it in another way, then try again."
 }
 
 # Makes .venv and installs the project into it, unless that was done for this pyproject.toml, here.
