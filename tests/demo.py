@@ -65,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--exposures", type=int, default=6)
     parser.add_argument("--detectors", type=int, default=8)
     parser.add_argument("--pixels", type=int, default=400, help="a side of an image")
+    parser.add_argument("--sweep", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.sweep:
+        return _sweep(options.sweep)
     images = night(exposures=options.exposures, detectors=options.detectors, pixels=options.pixels)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
@@ -153,15 +156,36 @@ def _cron(sites: Sites, config: Path) -> Iterator[None]:
 
 @contextmanager
 def _swept(directory: Path) -> Iterator[None]:
-    """End every process that was started within, however this ends."""
+    """End every process that was started within, however this one ends.
+
+    A manager in the background is nobody's child; what finds it is a process beside this one, which
+    begins when it is told to or when the kernel tells it that this one has died.
+    """
     os.environ[_MARK] = str(directory)
+    argv = [sys.executable, "-m", "tests.demo", "--sweep", str(directory)]
+    sweeper = Background(argv, cwd=REPOSITORY, death_signal=signal.SIGTERM)
     try:
         yield
     finally:
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.pid != os.getpid() and process.environ().get(_MARK) == str(directory):
-                    process.kill()
+        sweeper.close(grace=10)
+
+
+def _sweep(mark: str) -> int:
+    """Wait for SIGTERM, then kill until no process with this mark is left but this one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.sigwait({signal.SIGTERM})
+    while marked := [process for process in psutil.process_iter() if _has_mark(process, mark)]:
+        for process in marked:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(marked, timeout=0.2)
+    return 0
+
+
+def _has_mark(process: psutil.Process, mark: str) -> bool:
+    with suppress(psutil.Error):
+        return process.pid != os.getpid() and process.environ().get(_MARK) == mark
+    return False
 
 
 def _status(sites: Sites) -> Status:
