@@ -1,14 +1,76 @@
 """The writing side of the ledger: the verbs by which entries come, are claimed, and move."""
 
-from collections.abc import Callable, Sequence
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from common.entry import Batch, Report
 from common.files import Algorithm
-from common.ledger.rows import Found, ManagerRow, Receipt, Recorded, Total, Version
+from common.ledger import claim, finish, record, resume, schema
+from common.ledger.columns import checksum_columns
+from common.ledger.faults import translated
+from common.ledger.landing import Backoff, Verdict
+from common.ledger.rows import FAILED, Found, ManagerRow, Receipt, Recorded, Total, Version
+from common.ledger.states import States
+from common.ledger.totals import totals
 from common.lifecycle import Lifecycle, Step
+
+_RETRY_PAGE = 2000
+"""Entries that one transaction of `retry` moves, so that a running manager is not kept waiting."""
+
+_CHOOSE_ALGORITHM = """
+    INSERT INTO meta (key, value)
+    VALUES ('algorithm', ?)
+    ON CONFLICT DO NOTHING
+"""
+
+_BEAT = """
+    INSERT INTO manager (
+        id, pid, host, version, started_at, heartbeat_at,
+        endpoint_state, endpoint_since, endpoint_reason, paused, disk
+    )
+    VALUES (
+        1, :pid, :host, :version, :started_at, :heartbeat_at,
+        :endpoint_state, :endpoint_since, :endpoint_reason, :paused, :disk
+    )
+    ON CONFLICT (id) DO UPDATE SET
+        pid = excluded.pid,
+        host = excluded.host,
+        version = excluded.version,
+        started_at = excluded.started_at,
+        heartbeat_at = excluded.heartbeat_at,
+        endpoint_state = excluded.endpoint_state,
+        endpoint_since = excluded.endpoint_since,
+        endpoint_reason = excluded.endpoint_reason,
+        paused = excluded.paused,
+        disk = excluded.disk
+"""
+
+_PROGRESS = """
+    UPDATE batches
+    SET phase = ?,
+        progress_bytes = ?
+    WHERE id = ?
+        AND finished_at IS NULL
+"""
+
+_RECEIPT = """
+    INSERT INTO receipts (file_id, state, at)
+    SELECT
+        id,
+        ?,
+        ?
+    FROM files
+    WHERE path = ?
+        AND algorithm = ?
+        AND digest = ?
+    ON CONFLICT DO NOTHING
+"""
 
 
 class Ledger:
@@ -17,10 +79,16 @@ class Ledger:
     Times are milliseconds since the epoch and come from the caller.
     """
 
-    path: Path
-    lifecycle: Lifecycle
-    id: str
-    """Sixteen hexadecimal digits, drawn when the ledger was created."""
+    def __init__(self, connection: sqlite3.Connection, path: Path, lifecycle: Lifecycle) -> None:
+        """Use `open`."""
+        self._connection = connection
+        self._states = States.of(lifecycle)
+        self.path = path
+        self.lifecycle = lifecycle
+        meta = schema.read_meta(connection)
+        self.id: str = meta["id"]
+        """Sixteen hexadecimal digits, drawn when the ledger was created."""
+        self._algorithm = cast(Algorithm | None, meta.get("algorithm"))
 
     @classmethod
     def open(
@@ -30,7 +98,7 @@ class Ledger:
         *,
         create: bool = True,
         busy_timeout: float = 5.0,
-        trace: Callable[[str], object] | None = None,
+        trace: schema.Trace | None = None,
     ) -> "Ledger":
         """Open a ledger, bring its schema up to date, or create it with the directories above it.
 
@@ -41,38 +109,62 @@ class Ledger:
         busy_timeout
             Seconds to wait for another writer.
         trace
-            Is given every SQL statement, with its values, before it runs.
+            Is given every SQL statement, with its values, as it runs.
 
         Raises
         ------
         LedgerError
             It can't be used; of a file that isn't a ledger of this kind and version nothing is touched.
         """
-        raise NotImplementedError
+        scripts = schema.migrations()
+        if not schema.recognise(path, len(scripts)) and not create:
+            raise schema.missing(path)
+        schema.prepare_directory(path)
+        with translated(path):
+            connection = sqlite3.connect(path, timeout=busy_timeout, isolation_level=None)
+            try:
+                connection.set_trace_callback(trace)
+                connection.execute("PRAGMA foreign_keys = ON")
+                schema.migrate(connection, path, lifecycle, scripts)
+                schema.write_ahead(connection, path)
+                return cls(connection, path, lifecycle)
+            except BaseException:
+                connection.close()
+                raise
 
     def close(self) -> None:
-        raise NotImplementedError
+        """Close it; the last one to do so folds the -wal file into the database."""
+        with translated(self.path):
+            self._connection.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
     @property
     def algorithm(self) -> Algorithm | None:
         """What digests are computed with; None until it has been chosen."""
-        raise NotImplementedError
+        return self._algorithm
 
     def choose_algorithm(self, algorithm: Algorithm) -> Algorithm:
         """Settle on an algorithm, once and for all; returns the one that was chosen first."""
-        raise NotImplementedError
+        with self._transaction() as connection:
+            connection.execute(_CHOOSE_ALGORITHM, (algorithm,))
+            chosen = cast(Algorithm, schema.read_meta(connection)["algorithm"])
+        self._algorithm = chosen
+        return chosen
 
     def versions(self, paths: Sequence[bytes]) -> dict[bytes, tuple[Version, ...]]:
         """The known versions of each of these paths that has any, newest first."""
-        raise NotImplementedError
+        with translated(self.path):
+            return record.versions(self._connection, paths)
 
     def record(self, found: Sequence[Found], *, now_ms: int) -> Recorded:
         """Enter a page of found files: new versions, known ones that came back, renewed fences.
@@ -80,7 +172,8 @@ class Ledger:
         The files must have been seen after the last `finish`: one that was held since would be taken
         for one that came again.
         """
-        raise NotImplementedError
+        with self._transaction() as connection:
+            return record.record(connection, self._states, found, now_ms)
 
     def claim(
         self,
@@ -98,35 +191,40 @@ class Ledger:
         What failed before and is due goes first and rides alone, so that a poison file never holds up
         good ones; `bulky` restricts the choice to files that are, or are not.
         """
-        raise NotImplementedError
+        wish = claim.Wish(step, limit, max_bytes, newest_first, bulky, worker)
+        with self._transaction() as connection:
+            return claim.claim(connection, wish, now_ms)
 
-    def finish(
-        self, batch: Batch, report: Report, *, backoff: Callable[[int], float | None], now_ms: int
-    ) -> int:
+    def finish(self, batch: Batch, report: Report, *, backoff: Backoff, now_ms: int) -> int:
         """Write the outcomes of a batch; returns how many of its entries moved.
 
         `backoff` gives the seconds to wait after so many attempts, None once they are spent. Entries
         without an outcome go back to where they came from; only those that are still in this batch move.
+        An entry keeps the digest that it has: an outcome with another one settles it as vanished.
         """
-        raise NotImplementedError
+        verdict = Verdict(self._states, batch, report, backoff, now_ms)
+        with self._transaction() as connection:
+            return finish.finish(connection, verdict)
 
     def rescue(self, *, now_ms: int) -> int:
         """Put everything in flight back to where work on it resumes; returns how many entries.
 
         For the start of a manager. `claims` stay, so that a worker knows to ask what has arrived.
         """
-        raise NotImplementedError
+        with self._transaction() as connection:
+            return resume.rescue(connection, self._states, now_ms)
 
     def vanish(self, ids: Sequence[int], *, reason: str, now_ms: int) -> int:
         """Say that the content of these is gone; what is in flight, or settled, stays as it is."""
-        raise NotImplementedError
+        with self._transaction() as connection:
+            return resume.vanish(connection, ids, reason, now_ms)
 
     def retry(
         self,
         *,
         paths: Sequence[bytes] | None = None,
         cause: str | None = None,
-        states: Sequence[str] = ("failed",),
+        states: Sequence[str] = (FAILED,),
         now_ms: int,
     ) -> int:
         """Make entries in trouble eligible at once, with their attempts reset; returns how many.
@@ -134,32 +232,71 @@ class Ledger:
         `paths` are files, or directories with all below them; None means everywhere. `cause` is any part
         of a cause, in upper or lower case.
         """
-        raise NotImplementedError
+        retried = 0
+        for state in states:
+            for path in [None] if paths is None else paths:
+                retried += self._retry(resume.Trouble(state, cause or "", path), now_ms)
+        return retried
 
     def next_due(self, step: Step) -> int | None:
         """When the first entry that failed in this step is to be tried again."""
-        raise NotImplementedError
+        with translated(self.path):
+            return resume.next_due(self._connection, step)
 
     def reschedule(self, by_ms: int) -> int:
         """Shift all times of next tries, after the clock has been set by so much; returns how many."""
-        raise NotImplementedError
+        with self._transaction() as connection:
+            return resume.reschedule(connection, self._states, by_ms)
 
     def totals(self) -> tuple[Total, ...]:
         """Files and bytes by state and cause."""
-        raise NotImplementedError
+        with translated(self.path):
+            return totals(self._connection)
 
     def beat(self, row: ManagerRow) -> None:
         """Say that the manager lives, and how."""
-        raise NotImplementedError
+        values = {**asdict(row), "disk": json.dumps(row.disk)}
+        with translated(self.path):
+            self._connection.execute(_BEAT, values)
 
     def progress(self, batch_id: int, *, phase: str, progress_bytes: int) -> None:
         """Say how far a batch has come."""
-        raise NotImplementedError
+        with translated(self.path):
+            self._connection.execute(_PROGRESS, (phase, progress_bytes, batch_id))
 
     def receipts(self, receipts: Sequence[Receipt]) -> int:
         """Note what the endpoint manager says of known versions; returns how many of these were news."""
-        raise NotImplementedError
+        rows = [
+            (receipt.state, receipt.at, receipt.path, *checksum_columns(receipt.checksum))
+            for receipt in receipts
+        ]
+        with self._transaction() as connection:
+            return connection.executemany(_RECEIPT, rows).rowcount if rows else 0
 
     def tend(self) -> None:
-        """Keep the database in shape: to be called about once a minute, best when idle."""
-        raise NotImplementedError
+        """Fold the -wal file into the database as far as readers let: about once a minute, best when idle."""
+        with translated(self.path):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _retry(self, trouble: resume.Trouble, now_ms: int) -> int:
+        retried = 0
+        while True:
+            with self._transaction() as connection:
+                page = resume.retry(connection, self._states, trouble, _RETRY_PAGE, now_ms)
+            retried += page
+            if page < _RETRY_PAGE:
+                return retried
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection
+        with translated(self.path):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                # SQLite may have rolled back by itself, when the disk was full.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise

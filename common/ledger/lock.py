@@ -1,10 +1,18 @@
 """One manager per ledger: a lock that dies with its process, and tells who holds it."""
 
+import errno
+import fcntl
+import os
+import struct
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from common.errors import DbbError
+from common.errors import DbbError, LedgerError
+
+_FLOCK = struct.Struct("@hhqqi0q")
+"""``struct flock`` of Linux on 64 bits: type, whence, start, length, pid; padded at its end."""
 
 
 class LedgerHeld(DbbError):  # noqa: N818 - it says what is the case
@@ -18,10 +26,16 @@ class LedgerHeld(DbbError):  # noqa: N818 - it says what is the case
 
 
 class ManagerLock:
-    """The lock of a ledger, in the file ``<ledger>.lock``; a context manager that takes it."""
+    """The lock of a ledger: on the file ``<ledger>.lock``, which stays and says nothing by being there.
+
+    It is a POSIX record lock: the kernel drops it when the process ends, however that may be, doesn't
+    pass it on to children, and tells its holder. (But any descriptor of that file that this process
+    closes drops it too: open it nowhere else.)
+    """
 
     def __init__(self, ledger: Path) -> None:
-        raise NotImplementedError
+        self._ledger = ledger
+        self._descriptor: int | None = None
 
     def acquire(self) -> None:
         """Take it.
@@ -33,10 +47,24 @@ class ManagerLock:
         LedgerError
             The lock file can't be made or written.
         """
-        raise NotImplementedError
+        path = lock_path(self._ledger)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        try:
+            _lock(descriptor, path, self._ledger)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
 
     def release(self) -> None:
-        raise NotImplementedError
+        """Give it back; without effect if it is not held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -48,6 +76,11 @@ class ManagerLock:
         self.release()
 
 
+def lock_path(ledger: Path) -> Path:
+    """The lock file of a ledger."""
+    return ledger.with_name(ledger.name + ".lock")
+
+
 def holder(ledger: Path) -> int | None:
     """The process that has this ledger, without ever taking the lock.
 
@@ -56,4 +89,58 @@ def holder(ledger: Path) -> int | None:
     LedgerError
         The lock file is there but can't be read.
     """
-    raise NotImplementedError
+    path = lock_path(ledger)
+    try:
+        if _open_here(os.stat(path)):
+            return os.getpid()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        return _holder(descriptor)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, ledger: Path) -> None:
+    """Lock the file, or tell who has."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise _unusable(path, error) from error
+    else:
+        return
+    pid = _holder(descriptor)
+    if pid is None:
+        # It ended between the two questions.
+        _lock(descriptor, path, ledger)
+    else:
+        raise LedgerHeld(pid, ledger)
+
+
+def _holder(descriptor: int) -> int | None:
+    """The process that keeps this one from locking; 0 if it lives where its number can't be known."""
+    answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    kind, _, _, _, pid = _FLOCK.unpack(answer)
+    return None if kind == fcntl.F_UNLCK else pid
+
+
+def _open_here(lock: os.stat_result) -> bool:
+    """Whether this process has the lock file open, and so holds the lock."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(int(name)), lock):
+                return True
+    return False
+
+
+def _unusable(path: Path, error: OSError) -> LedgerError:
+    return LedgerError(
+        f"{path}: the ledger's lock can't be used: {error.strerror}",
+        "It must be a file that the manager's user may write; is it another user's, or the disk read-only?",
+    )

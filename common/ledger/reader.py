@@ -1,12 +1,19 @@
 """The reading side of the ledger, for `status`, `history` and `check`: never writes, never in the way."""
 
+import json
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
+from urllib.parse import quote
 
+from common.errors import LedgerError
 from common.files import Algorithm
+from common.ledger import schema
+from common.ledger.faults import translated
+from common.ledger.pace import pace
 from common.ledger.rows import (
     Carried,
     FailureGroup,
@@ -16,19 +23,114 @@ from common.ledger.rows import (
     VersionStory,
     Waiting,
 )
+from common.ledger.story import stories
+from common.ledger.totals import totals
+
+_ARRIVALS_AND_DELIVERIES = """
+    SELECT
+        source,
+        target
+    FROM steps
+    WHERE position = 0
+"""
+
+_CAUSES = """
+    SELECT DISTINCT cause
+    FROM totals
+    WHERE files > 0
+"""
+
+_LONGEST_WAITING = """
+    SELECT
+        state,
+        cause,
+        found_at,
+        path,
+        reason,
+        due_at
+    FROM files
+    WHERE cause = ?
+        AND settled = 0
+    ORDER BY found_at
+    LIMIT 1
+"""
+
+_TROUBLES = """
+    SELECT
+        state,
+        cause,
+        files,
+        bytes
+    FROM totals
+    WHERE cause <> ''
+        AND files > 0
+    ORDER BY files DESC
+    LIMIT ?
+"""
+
+_EXAMPLE = """
+    SELECT
+        path,
+        reason,
+        due_at
+    FROM files
+    WHERE state = ?
+        AND cause = ?
+        AND cause <> ''
+    ORDER BY due_at NULLS LAST
+    LIMIT 1
+"""
+
+_CARRYING = """
+    SELECT
+        id AS batch_id,
+        worker,
+        step,
+        started_at AS since,
+        phase,
+        example,
+        files,
+        bytes,
+        progress_bytes
+    FROM batches
+    WHERE finished_at IS NULL
+    ORDER BY worker
+"""
+
+_MANAGER = """
+    SELECT
+        pid,
+        host,
+        version,
+        started_at,
+        heartbeat_at,
+        endpoint_state,
+        endpoint_since,
+        endpoint_reason,
+        paused,
+        disk
+    FROM manager
+"""
 
 
 class LedgerReader:
     """Reads a ledger, whether a manager has it open or not."""
 
-    path: Path
-    id: str
-    manager_kind: str
-    """Whose ledger it is: ``handoff`` or ``endpoint``."""
-    algorithm: Algorithm | None
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Use `open`."""
+        self._connection = connection
+        self.path = path
+        meta = schema.read_meta(connection)
+        self.id = meta["id"]
+        self.manager_kind = meta["manager"]
+        """Whose ledger it is: ``handoff`` or ``endpoint``."""
+        self.algorithm = cast(Algorithm | None, meta.get("algorithm"))
+        self._arrived, self._delivered = connection.execute(_ARRIVALS_AND_DELIVERIES).fetchone()
 
     @classmethod
-    def open(cls, path: Path, *, manager: str | None = None) -> "LedgerReader":
+    def open(
+        cls, path: Path, *, manager: str | None = None, trace: schema.Trace | None = None
+    ) -> "LedgerReader":
         """Open a ledger; with `manager`, only one of that kind.
 
         Raises
@@ -36,10 +138,27 @@ class LedgerReader:
         LedgerError
             It isn't there, isn't a ledger of this kind and version, or can't be read; the hint says more.
         """
-        raise NotImplementedError
+        newest = len(schema.migrations())
+        if not schema.recognise(path, newest):
+            raise schema.missing(path)
+        with translated(path, reading=True):
+            connection = sqlite3.connect(f"file:{quote(bytes(path))}?mode=ro", uri=True, isolation_level=None)
+            try:
+                connection.row_factory = sqlite3.Row
+                connection.set_trace_callback(trace)
+                connection.execute("PRAGMA query_only = ON")
+                _refuse_unreadable(connection, path, newest)
+                reader = cls(connection, path)
+                if manager is not None:
+                    schema.refuse_other_manager(path, reader.manager_kind, manager)
+            except BaseException:
+                connection.close()
+                raise
+            return reader
 
     def close(self) -> None:
-        raise NotImplementedError
+        with self._reading():
+            self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -52,41 +171,86 @@ class LedgerReader:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let several questions be answered as of one instant; while it lasts, the log of changes grows."""
-        raise NotImplementedError
-        yield
+        with self._reading():
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("ROLLBACK")
 
     def totals(self) -> tuple[Total, ...]:
         """Files and bytes by state and cause."""
-        raise NotImplementedError
+        with self._reading():
+            return totals(self._connection)
 
     def waits(self) -> tuple[Waiting, ...]:
-        """For each state that is not settled: its longest waiting file, and why that waits."""
-        raise NotImplementedError
+        """What has waited longest, of those that are well and of those in trouble by cause; oldest first."""
+        with self.snapshot():
+            causes = self._connection.execute(_CAUSES).fetchall()
+            rows = [self._connection.execute(_LONGEST_WAITING, cause).fetchone() for cause in causes]
+        waiting = [Waiting(**dict(row)) for row in rows if row is not None]
+        return tuple(sorted(waiting, key=lambda one: one.found_at))
 
     def oldest_waiting(self) -> Waiting | None:
         """The file that has waited longest, of all that are not settled."""
-        raise NotImplementedError
+        return next(iter(self.waits()), None)
 
     def rates(self, *, now_ms: int, windows: Sequence[int] = (60, 300, 900)) -> dict[str, Rate]:
         """What the first step completed (deliveries, say), by window: ``1m``, ``5m``, ``15m``."""
-        raise NotImplementedError
+        return self._rates(self._delivered, now_ms, windows)
 
     def arrivals(self, *, now_ms: int, windows: Sequence[int] = (60, 300, 900)) -> dict[str, Rate]:
         """What was found, by window."""
-        raise NotImplementedError
+        return self._rates(self._arrived, now_ms, windows)
 
     def failures(self, limit: int = 20) -> tuple[FailureGroup, ...]:
         """What is in trouble, grouped by cause, the largest groups first."""
-        raise NotImplementedError
+        groups = []
+        with self.snapshot():
+            for state, cause, files, size in self._connection.execute(_TROUBLES, (limit,)).fetchall():
+                example, reason, due_at = self._connection.execute(_EXAMPLE, (state, cause)).fetchone()
+                groups.append(FailureGroup(state, cause, example, reason, files, size, due_at))
+        return tuple(groups)
 
     def carrying(self) -> tuple[Carried, ...]:
         """The batches in flight, by worker."""
-        raise NotImplementedError
+        with self._reading():
+            return tuple(Carried(**dict(row)) for row in self._connection.execute(_CARRYING))
 
     def manager(self) -> ManagerRow | None:
         """What the last manager said of itself; None if there never was one."""
-        raise NotImplementedError
+        with self._reading():
+            row = self._connection.execute(_MANAGER).fetchone()
+        return ManagerRow(**dict(row) | {"disk": json.loads(row["disk"])}) if row else None
 
     def history(self, path: bytes) -> tuple[VersionStory, ...]:
         """Every version of a path, newest first."""
-        raise NotImplementedError
+        with self.snapshot():
+            return stories(self._connection, path)
+
+    def _rates(self, state: str, now_ms: int, windows: Sequence[int]) -> dict[str, Rate]:
+        with self._reading():
+            return {
+                f"{window // 60}m": Rate(*pace(self._connection, state, window, now_ms)) for window in windows
+            }
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with translated(self.path, reading=True):
+            yield
+
+
+def _refuse_unreadable(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+    """Raise LedgerError for a version of the schema that has been, or is yet to come."""
+    version = schema.read_version(connection)
+    schema.refuse_newer(path, version, newest)
+    if version == 0:
+        raise schema.missing(path)
+    if version < newest:
+        raise LedgerError(
+            f"{path}: the ledger has schema version {version}, this program reads version {newest}",
+            "`start` or `initdb` brings it up to date.",
+        )

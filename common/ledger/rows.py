@@ -112,9 +112,10 @@ class FailureGroup:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The longest waiting file of a state, and what is known of why."""
+    """The file that has waited longest, of those with one cause, or of those that are well, and why."""
 
     state: str
+    cause: str
     found_at: int
     path: bytes
     reason: str
