@@ -72,7 +72,7 @@ class EndpointConfig(Section):
     """The endpoint site. Keys of one's own are allowed where a command of one's own uses them."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Text] = Field(init=False)
+    __pydantic_extra__: dict[str, Text]
 
     host: Annotated[Text, AfterValidator(_host)]
     """Its name or address."""
