@@ -170,14 +170,13 @@ def relative_path(named: str, places: Places) -> bytes:
         It lies elsewhere.
     """
     path = os.path.normpath(os.fsencode(named))
-    if not os.path.isabs(path):
-        return path.removeprefix(b"./")
+    if not os.path.isabs(path) and not path.startswith(b".."):
+        return path
     directory, name = os.path.split(path)
     for candidate in (path, os.path.join(os.path.realpath(directory), name)):
-        for root in places.roots:
-            for top in (root, os.path.realpath(root)):
-                if candidate.startswith(top.rstrip(b"/") + b"/"):
-                    return os.path.relpath(candidate, top)
+        for top in (*places.roots, *map(os.path.realpath, places.roots)):
+            if candidate.startswith(top.rstrip(b"/") + b"/"):
+                return os.path.relpath(candidate, top)
     from common.wording import path as said
 
     tops = " or ".join(said(root) for root in places.roots)
