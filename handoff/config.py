@@ -139,8 +139,8 @@ class HandoffGeneralConfig(GeneralConfig):
     """Which of the waiting files go first."""
     bandwidth: Rate | None = Field(default=None, gt=0)
     """What all workers together may send, such as `200MB/s`; null: no limit."""
-    exclude_list: Patterns = ()
-    """Files that stay in the buffer: regular expressions, found anywhere in the relative path."""
+    exclude_list: Patterns = (r"\.tmp$",)
+    """Files that stay in the buffer: regular expressions, found anywhere in the relative path; empty: none."""
     expiration_time: Duration = Field(default=86_400.0, gt=0)
     """Empty directories leave the buffer when they are older than this."""
 

@@ -114,7 +114,7 @@ def test_two_sections_are_enough(loaded: Load) -> None:
     general = config.general
     assert (general.num_threads, general.chunk_size, general.batch_bytes) == (4, 500, 256_000_000)
     assert (general.timeout, general.stall_timeout, general.settle, general.pause) == (None, 120.0, 1.0, 1.0)
-    assert (general.order, general.bandwidth, general.exclude_list) == ("oldest", None, ())
+    assert (general.order, general.bandwidth, general.exclude_list) == ("oldest", None, (r"\.tmp$",))
     assert (general.expiration_time, general.min_free) == (86_400.0, 10**9)
     assert general.retry.backoff() == Backoff(attempts=10, first=5.0, factor=2.0, most=600.0)
 
@@ -141,7 +141,8 @@ def test_a_configuration_of_the_original_manager_works_unchanged(loaded: Load) -
 def test_an_optional_section_without_a_value_has_its_defaults(loaded: Load) -> None:
     empty = MINIMAL + "  ssh:\n  commands:\n  user:\n  staging:\ndatabase:\nlogging:\ngeneral:\n"
     assert loaded(empty) == loaded(MINIMAL)
-    assert loaded(with_general("retry: , exclude_list: ")) == loaded(MINIMAL)
+    assert loaded(with_general("retry: ")) == loaded(MINIMAL)
+    assert loaded(with_general("exclude_list: ")).general.exclude_list == ()
 
 
 def test_a_placeholder_may_be_the_only_use_of_a_key_of_ones_own(loaded: Load) -> None:

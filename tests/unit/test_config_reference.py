@@ -1,6 +1,7 @@
 """The example configuration and the reference say what the code does."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -127,6 +128,8 @@ def _default(key: Key) -> str:
     value: object = config.model_dump(by_alias=True)
     for part in key:
         value = value.get(part) if isinstance(value, dict) else None
-    return f"`{str(value).lower() if value is None or isinstance(value, bool) else value}`".replace(
-        "none", "null"
-    )
+    if value is None or isinstance(value, bool):
+        value = json.dumps(value)
+    elif isinstance(value, list):
+        value = "[" + ", ".join(f"'{item}'" for item in value) + "]"  # as YAML has it, unescaped
+    return f"`{value}`"
