@@ -1,0 +1,254 @@
+"""Claim, work, move: the loop that serves one ledger with a pool of workers until it is told to stop."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Protocol
+
+from common.discovery import Discovery
+from common.entry import Batch, Report
+from common.files import BufferedFile
+from common.ledger.ledger import Ledger
+from common.lifecycle import Step
+from common.pool import Answer, Crash, Pool
+from common.retry import Backoff
+from common.signals import Signals, Wish
+from common.tasks import Chore, Identified, Identify, Task, Work
+
+log = logging.getLogger(__name__)
+
+_TEND = 60.0
+"""Seconds between two times that the ledger is tended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """How much of a step may be claimed for one worker, and what it is to be told beside."""
+
+    limit: int
+    """Files at most."""
+    max_bytes: int
+    newest_first: bool = False
+    bulky: bool | None = None
+    """False: only files that are not bulky; None: any."""
+    orders: object = None
+
+
+class Craft(Protocol):
+    """What one kind of manager brings to the engine. Times are seconds by a monotonic clock."""
+
+    def chore(self, now: float) -> Chore | None:
+        """A task that no file asks for and that is due now (a look at the endpoint, say)."""
+
+    def chore_done(self, chore: Chore, result: object, now: float) -> None:
+        """Learn from its answer, which is a `Crash` if its worker died."""
+
+    def allowance(self, step: Step, in_flight: Sequence[Batch], now: float) -> Claim | None:
+        """How much of the step may be claimed now; None while it must wait."""
+
+    def identify(self, take: Callable[[int, int], tuple[BufferedFile, ...]]) -> Identify | None:
+        """A task for some of the files to identify, `take(limit, max_bytes)`; None if there are none."""
+
+    def worked(self, batch: Batch, result: object, now: float) -> Report:
+        """Learn from what became of a batch, and say what is to be written to the ledger."""
+
+    def beat(self) -> None:
+        """Once a second: look at the disks, and write the heartbeat."""
+
+    def patience(self, now: float) -> float:
+        """Seconds until it wants to be asked again."""
+
+    def hopeful(self) -> bool:
+        """Whether what it waits for outside may still come soon (for ``--once``)."""
+
+
+class Engine:
+    """One manager at work. Single-threaded: everything slow happens in the pool.
+
+    Parameters
+    ----------
+    grace
+        Seconds that work in flight gets to finish once a stop is asked for.
+    tick
+        Called about four times a second, to draw a live table.
+    """
+
+    def __init__(
+        self,
+        craft: Craft,
+        ledger: Ledger,
+        discovery: Discovery,
+        pool: Pool[Task, object],
+        backoff: Backoff,
+        *,
+        grace: float = 5.0,
+        tick: Callable[[], None] | None = None,
+    ) -> None:
+        self._craft = craft
+        self._ledger = ledger
+        self._discovery = discovery
+        self._pool = pool
+        self._backoff = backoff
+        self._grace = grace
+        self._tick = tick
+        self._dice = random.Random()
+        self._next_beat = 0.0
+        self._next_tick = 0.0
+        self._next_tend = time.monotonic() + _TEND
+        self._clock_offset = time.time() - time.monotonic()
+        self._last_answer = time.monotonic()
+        self._starved = False
+
+    def run(self, signals: Signals, *, once: bool = False) -> None:
+        """Serve until a stop is asked for, or with `once` until nothing is left that can be done.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            At the second Ctrl-C.
+        LedgerError
+            The ledger can't be used any more.
+        """
+        self._pool.start()
+        try:
+            while signals.wish is Wish.GO_ON and not (once and self._is_over()):
+                self._wait(signals)
+                self._turn()
+            self._wind_down(signals)
+        finally:
+            self._pool.close()
+        self._ledger.rescue(now_ms=now_ms())
+
+    def _turn(self) -> None:
+        """One turn of the loop: look, listen, hand out, and say that it lives."""
+        self._discovery.advance(time.monotonic(), now_ms())
+        self._collect()
+        self._hand_out()
+        self._keep_time()
+
+    def _wait(self, signals: Signals) -> None:
+        """Sleep until an event, an answer, a signal, or the next thing that is due."""
+        now = time.monotonic()
+        due = [self._next_beat - now, self._craft.patience(now), self._discovery.patience(now)]
+        if self._tick is not None:
+            due.append(self._next_tick - now)
+        wait([signals.fileno(), *self._discovery.filenos(), *self._pool.waitables()], max(0.0, min(due)))
+        signals.drain()
+
+    def _collect(self) -> None:
+        for answer in self._pool.collect():
+            self._take(answer)
+
+    def _take(self, answer: Answer[Task, object]) -> None:
+        """Learn from an answer, and write what came of it to the ledger."""
+        now = self._last_answer = time.monotonic()
+        if isinstance(answer.result, Crash):
+            log.warning("worker %d: %s", answer.number, answer.result.reason)
+            log.debug("%s", answer.result.detail)
+        match answer.task:
+            case Work(batch):
+                report = self._craft.worked(batch, answer.result, now)
+                self._ledger.finish(batch, report, backoff=self._delay, now_ms=now_ms())
+            case Identify(files):
+                identified = answer.result if isinstance(answer.result, Identified) else None
+                self._discovery.identified(files, identified, now_ms())
+            case Chore() as chore:
+                self._craft.chore_done(chore, answer.result, now)
+
+    def _delay(self, failures: int) -> float | None:
+        return self._backoff.delay(failures, self._dice)
+
+    def _hand_out(self) -> None:
+        """Give every idle worker something to do, while there is something."""
+        self._starved = False
+        for number in self._pool.idle():
+            task = self._next_task(number, time.monotonic())
+            if task is None:
+                self._starved = True
+                return
+            self._pool.submit(number, task)
+
+    def _next_task(self, number: int, now: float) -> Task | None:
+        """The most urgent task: chores, then files to identify, then the steps from the last to the first."""
+        return (
+            self._craft.chore(now)
+            or self._craft.identify(self._discovery.unidentified)
+            or self._next_work(number, now)
+        )
+
+    def _next_work(self, number: int, now: float) -> Work | None:
+        in_flight = [task.batch for task in self._pool.busy().values() if isinstance(task, Work)]
+        for step in reversed(self._ledger.lifecycle.steps):
+            claim = self._craft.allowance(step, in_flight, now)
+            batch = claim and self._ledger.claim(
+                step,
+                limit=claim.limit,
+                max_bytes=claim.max_bytes,
+                newest_first=claim.newest_first,
+                bulky=claim.bulky,
+                worker=number,
+                now_ms=now_ms(),
+            )
+            if claim and batch:
+                return Work(batch, claim.orders)
+        return None
+
+    def _keep_time(self) -> None:
+        """Do what is done by the clock: the heartbeat, the live table, the care of the ledger."""
+        now = time.monotonic()
+        if now >= self._next_beat:
+            self._next_beat = now + 1.0
+            self._craft.beat()
+            self._tell_progress()
+            self._heed_clock(now)
+        if self._tick is not None and now >= self._next_tick:
+            self._next_tick = now + 0.25
+            self._tick()
+        if now >= self._next_tend and not self._pool.busy():
+            self._next_tend = now + _TEND
+            self._ledger.tend()
+
+    def _tell_progress(self) -> None:
+        for number, task in self._pool.busy().items():
+            progress = self._pool.progress(number)
+            if isinstance(task, Work) and progress is not None:
+                self._ledger.progress(task.batch.id, phase=progress.phase, progress_bytes=progress.bytes)
+
+    def _heed_clock(self, now: float) -> None:
+        """When somebody has set the clock, the times of next tries are set with it."""
+        offset = time.time() - now
+        jump = offset - self._clock_offset
+        self._clock_offset = offset
+        if abs(jump) > 2.0:
+            moved = self._ledger.reschedule(round(jump * 1000))
+            log.warning("the clock was set by %+.0f s; %d next tries were set with it", jump, moved)
+
+    def _is_over(self) -> bool:
+        """Nothing in flight, nothing that can be claimed, and nothing new at a walk made since."""
+        if self._pool.busy() or not self._starved or self._craft.hopeful():
+            return False
+        return self._discovery.is_exhausted(since=self._last_answer)
+
+    def _wind_down(self, signals: Signals) -> None:
+        """Let work in flight finish, within `grace` seconds unless it was asked to drain."""
+        deadline: float | None = None
+        while self._pool.busy():
+            if signals.wish is Wish.STOP:
+                deadline = deadline or time.monotonic() + self._grace
+                if time.monotonic() >= deadline:
+                    log.warning(
+                        "stopping: %d tasks in flight are given up, and resumed", len(self._pool.busy())
+                    )
+                    return
+            wait([signals.fileno(), *self._pool.waitables()], 0.25)
+            signals.drain()
+            self._collect()
+            self._keep_time()
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch, as the ledger counts time."""
+    return time.time_ns() // 1_000_000
