@@ -170,7 +170,7 @@ def relative_path(named: str, places: Places) -> bytes:
         It lies elsewhere.
     """
     path = os.path.normpath(os.fsencode(named))
-    if not os.path.isabs(path) and not path.startswith(b".."):
+    if not os.path.isabs(path) and path.split(b"/")[0] != b"..":
         return path
     directory, name = os.path.split(path)
     for candidate in (path, os.path.join(os.path.realpath(directory), name)):
