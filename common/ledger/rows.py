@@ -179,7 +179,7 @@ class VersionStory:
     checksum: Checksum | None
     state: str
     step: str | None
-    """The working state that it waits for, is in, or failed in; None once it is settled."""
+    """For what has failed since its last success: the working state to be tried again."""
     attempts: int
     claims: int
     due_at: int | None
