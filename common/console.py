@@ -39,6 +39,8 @@ _KIND_STYLES: dict[Kind, str] = {
 }
 _PIPE_WIDTH = 100
 """Columns where the output is no terminal and COLUMNS does not say."""
+_UNFOLDED = 10_000
+"""Columns for what is not to be folded at all."""
 _WIDE = 140
 """Columns from which on the blocks of the status stand side by side."""
 _SILENT = 10.0
@@ -97,7 +99,7 @@ class Screen:
         for position, chapter in enumerate(story.chapters):
             if position:
                 self._out.print()
-            self._draw(_chapter(story, chapter, len(story.chapters) - position))
+            self._draw(_chapter(story, chapter, len(story.chapters) - position), is_text=True)
 
     def stopped(self, stopped: Stopped) -> None:
         who, span = f"{self.program} (process {stopped.pid})", wording.duration(stopped.seconds)
@@ -121,7 +123,10 @@ class Screen:
         seen = []
         for result in results:
             seen.append(result)
-            self._draw(_result(result))
+            self._draw(_result(result), is_text=True)
+            if result.hint:
+                # Not folded: it is often a command that wants to be copied.
+                self._out.print(Text(f"      → {wording.text(result.hint)}", style="bold"), soft_wrap=True)
         self._draw(_sum(seen))
         return seen
 
@@ -141,13 +146,13 @@ class Screen:
             yield paced.tick
             live.update(_status(look(), self._out.width), refresh=True)
 
-    def _draw(self, picture: RenderableType) -> None:
+    def _draw(self, picture: RenderableType, *, is_text: bool = False) -> None:
+        """Print it; off a terminal, what `is_text` is not folded, and nothing is filled up with blanks."""
         if self.is_terminal:
             self._out.print(picture)
             return
-        # The blanks that fill up a table's cells are of no use to a file or another program.
         with self._out.capture() as captured:
-            self._out.print(picture)
+            self._out.print(picture, width=_UNFOLDED if is_text else None)
         lines = captured.get().splitlines()
         self._out.file.write("".join(f"{line.rstrip()}\n" for line in lines))
         self._out.file.flush()
@@ -424,12 +429,10 @@ def _receipts(receipts: Sequence[Receipt]) -> Table:
 def _result(result: Result) -> RenderableType:
     row = Table.grid(padding=(0, 2))
     row.add_column(width=4)
-    row.add_column(width=22, overflow="fold")
-    row.add_column(overflow="fold", ratio=1)
-    detail = Text(wording.text(result.detail))
-    if result.hint:
-        detail.append(f"\n→ {wording.text(result.hint)}", style="bold")
-    row.add_row(Text(result.verdict.value, style=_VERDICT_STYLES[result.verdict]), result.name, detail)
+    row.add_column(width=23, overflow="fold")
+    row.add_column(overflow="fold")
+    verdict = Text(result.verdict.value, style=_VERDICT_STYLES[result.verdict])
+    row.add_row(verdict, result.name, Text(wording.text(result.detail)))
     return row
 
 

@@ -16,7 +16,7 @@ from common.ledger.lock import holder
 from common.ledger.reader import LedgerReader
 from common.ledger.rows import FAILED, VANISHED, ManagerRow
 from common.lifecycle import Lifecycle
-from common.room import room_of
+from common.room import Room, room_of
 from common.scan import Scanner
 from common.wording import duration
 
@@ -139,7 +139,7 @@ def common_checks(subject: Subject) -> list[Check]:
         Check("files", lambda: _files(subject)),
         Check("clock", lambda: _clock(subject)),
         *(
-            Check(f"free space: {name}", lambda name=name, place=place: _room(name, place, subject.min_free))  # type: ignore[misc]
+            _room_check(f"space: {name}", place, subject.min_free)
             for name, place in subject.disks.items()
         ),
         Check("odd files", lambda: _odd_files(subject), limit=_SCAN + 5),
@@ -166,6 +166,27 @@ def directory(name: str, place: bytes, purpose: str) -> Iterator[Result]:
         yield fail(name, f"{told}: {error.strerror}", "this user must be able to read and write it")
         return
     yield ok(name, told)
+
+
+def graded_room(name: str, room: Room, min_free: int) -> Iterator[Result]:
+    """Whether there is room, in bytes and in inodes."""
+    told = f"{wording.size(room.free_bytes)} of {wording.size(room.total_bytes)}"
+    if room.free_bytes < min_free:
+        yield fail(name, f"{told}, less than min_free ({wording.size(min_free)})", "make room")
+    elif room.free_bytes < 2 * min_free:
+        yield warn(name, f"{told}; work pauses below {wording.size(min_free)}", "make room")
+    else:
+        yield ok(name, told)
+    if room.free_inodes is not None and room.total_inodes:
+        share = room.free_inodes / room.total_inodes
+        verdict = _graded(-share, tuple(-limit for limit in _SCARCE_INODES))
+        if verdict is not Verdict.OK:
+            told = f"{wording.count(room.free_inodes)} inodes left ({share:.1%})"
+            yield Result(name, verdict, told, "remove small files, or make a filesystem with more inodes")
+
+
+def _room_check(name: str, place: bytes, min_free: int) -> Check:
+    return Check(name, lambda: graded_room(name, room_of(place), min_free))
 
 
 def _configuration(subject: Subject) -> Iterator[Result]:
@@ -279,24 +300,6 @@ def _clock(subject: Subject) -> Iterator[Result]:
         )
     else:
         yield ok("clock", wording.moment(time.time_ns() // 1_000_000))
-
-
-def _room(name: str, place: bytes, min_free: int) -> Iterator[Result]:
-    room = room_of(place)
-    name = f"free space: {name}"
-    told = f"{wording.size(room.free_bytes)} of {wording.size(room.total_bytes)}"
-    if room.free_bytes < min_free:
-        yield fail(name, f"{told}, less than min_free ({wording.size(min_free)})", "make room")
-    elif room.free_bytes < 2 * min_free:
-        yield warn(name, f"{told}; work pauses below {wording.size(min_free)}", "make room")
-    else:
-        yield ok(name, told)
-    if room.free_inodes is not None and room.total_inodes:
-        share = room.free_inodes / room.total_inodes
-        verdict = _graded(-share, tuple(-limit for limit in _SCARCE_INODES))
-        if verdict is not Verdict.OK:
-            told = f"{wording.count(room.free_inodes)} inodes left ({share:.1%})"
-            yield Result(name, verdict, told, "remove small files, or make a filesystem with more inodes")
 
 
 def _odd_files(subject: Subject) -> Iterator[Result]:

@@ -139,9 +139,9 @@ def test_results_are_drawn_with_their_hints_and_summed_up(capsys: pytest.Capture
 
     assert Screen("hdfmgr", 80).results(found()) == results
     assert capsys.readouterr().out.splitlines() == [
-        "OK    ledger                  fine",
-        "FAIL  ssh login               refused",
-        "                              → start sshd",
+        "OK    ledger                   fine",
+        "FAIL  ssh login                refused",
+        "      → start sshd",
         "1 OK, 0 WARN, 1 FAIL",
     ]
 

@@ -1,0 +1,256 @@
+"""`check` finds each fault by itself, says what to do, and leaves nothing behind."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.ledger.ledger import Ledger
+from common.ledger.lock import ManagerLock
+from common.ledger.rows import ManagerRow
+from handoff.lifecycle import LIFECYCLE
+from tests.loopback import Sites, Sshd, write_file
+
+Told = dict[str, list[tuple[str, str, str]]]
+
+
+def _check(sites: Sites, *args: str, env: dict[str, str] | None = None) -> tuple[int, Told]:
+    """The exit code, and by name each result's status, detail and hint."""
+    done = sites.command("check", sites.config, "--json", *args, env=env)
+    assert done.stderr == b""
+    answer = json.loads(done.stdout)
+    assert answer["version"] == 1
+    told: Told = {}
+    for result in answer["results"]:
+        assert set(result) == {"name", "status", "detail", "hint"}
+        told.setdefault(result["name"], []).append((result["status"], result["detail"], result["hint"]))
+    return done.exit_code, told
+
+
+def _only(told: Told, status: str) -> set[str]:
+    return {name for name, results in told.items() if any(result[0] == status for result in results)}
+
+
+@pytest.fixture
+def own_sshd(tmp_path: Path) -> Iterator[Sshd]:
+    with Sshd(tmp_path / "own_sshd") as sshd:
+        yield sshd
+
+
+@pytest.fixture
+def own_sites(tmp_path: Path, own_sshd: Sshd) -> Sites:
+    """Sites whose sshd may be broken."""
+    sites = Sites(tmp_path / "own", own_sshd)
+    sites.write_config()
+    return sites
+
+
+def test_before_the_first_start_only_that_is_missing(sites: Sites) -> None:
+    sites.write_config()
+    code, told = _check(sites)
+    assert code == 5
+    assert _only(told, "WARN") == {"manager"}
+    assert _only(told, "FAIL") == set()
+    assert set(told) >= {
+        "configuration",
+        "ledger",
+        "manager",
+        "buffer",
+        "holding",
+        "odd files",
+        "clock",
+        "space: buffer",
+        "space: holding",
+        "space: ledger",
+        "programs here",
+        "host key",
+        "ssh login",
+        "endpoint programs",
+        "staging and buffer",
+        "space: endpoint buffer",
+        "endpoint clock",
+    }
+
+
+def test_the_text_has_the_same_results_and_the_hints(sites: Sites) -> None:
+    config = sites.write_config()
+    done = sites.command("check", config)
+    out = done.stdout.decode()
+    assert done.exit_code == 5
+    assert f"WARN  manager                  it was never started\n      → hdfmgr start {config}\n" in out
+    assert out.splitlines()[-1].endswith(" OK, 1 WARN, 0 FAIL")
+
+
+def test_a_check_leaves_nothing_behind(sites: Sites) -> None:
+    sites.write_config()
+    write_file(sites.buffer, b"a.fits", b"x")
+    before = sorted(str(path) for path in sites.directory.rglob("*"))
+    _check(sites)
+    after = sorted(str(path) for path in sites.directory.rglob("*"))
+    # What the manager would make there is made.
+    made = [sites.staging / ".notes", sites.staging / ".receipts"]
+    assert [path for path in after if path not in before] == list(map(str, made))
+
+
+def test_a_broken_configuration_is_a_result_too(sites: Sites) -> None:
+    sites.write_config(general={"pause": "soon"})
+    code, told = _check(sites)
+    assert code == 4
+    assert set(told) == {"configuration"}
+    assert "general.pause" in told["configuration"][0][1]
+
+
+@pytest.mark.parametrize("name", ["buffer", "holding"])
+def test_a_missing_directory_fails_and_hides_nothing_else(sites: Sites, name: str) -> None:
+    sites.write_config()
+    getattr(sites, name).rmdir()
+    code, told = _check(sites)
+    assert code == 4
+    assert _only(told, "FAIL") == {name}
+    assert "is not a directory" in told[name][0][1]
+    assert told["ssh login"][0][0] == "OK"
+
+
+def test_too_little_space_fails_on_both_sides(sites: Sites) -> None:
+    sites.write_config(general={"min_free": "1000PB"})
+    code, told = _check(sites)
+    assert code == 4
+    assert _only(told, "FAIL") == {name for name in told if name.startswith("space: ")}
+    assert "less than min_free (1.00 EB)" in told["space: endpoint buffer"][0][1]
+
+
+def test_odd_files_are_named(sites: Sites) -> None:
+    sites.write_config()
+    os.mkfifo(sites.buffer / "pipe")
+    os.symlink("nowhere", os.fsencode(sites.buffer) + b"/link\xff")
+    _, told = _check(sites)
+    status, detail, _ = told["odd files"][0]
+    assert status == "WARN"
+    assert "pipe (fifo)" in detail
+    assert "link\\xff (symbolic link)" in detail
+
+
+def test_a_missing_program_fails(sites: Sites, tmp_path: Path) -> None:
+    sites.write_config(endpoint={"transfer": "rsync"})
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ssh").symlink_to("/usr/bin/ssh")
+    _, told = _check(sites, env={"PATH": str(tmp_path / "bin")})
+    assert ("FAIL", "rsync is not there", "install rsync, or put it on PATH") in told["programs here"]
+
+
+def test_a_refused_connection_fails_with_what_to_look_at(own_sites: Sites, own_sshd: Sshd) -> None:
+    own_sshd.stop()
+    code, told = _check(own_sites)
+    assert code == 4
+    status, detail, hint = told["ssh login"][0]
+    assert (status, detail.partition(":")[0]) == ("FAIL", "connection refused")
+    assert "endpoint.ssh.port" in hint
+    assert told["endpoint"][0][0] == "WARN"
+    assert told["buffer"][0][0] == "OK"
+
+
+def test_an_sshd_that_accepts_and_hangs_fails_in_time(own_sites: Sites, own_sshd: Sshd) -> None:
+    own_sites.write_config(endpoint={"ssh": {"options": {"ConnectTimeout": "1"}}})
+    own_sshd.pause()
+    started = time.monotonic()
+    try:
+        code, told = _check(own_sites)
+    finally:
+        own_sshd.resume()
+    assert code == 4
+    assert time.monotonic() - started < 30
+    assert told["ssh login"][0][1].startswith("ssh does not answer")
+
+
+def test_a_changed_host_key_fails_closed(own_sites: Sites, own_sshd: Sshd) -> None:
+    own_sshd.stop()
+    own_sshd.renew_host_key()
+    own_sshd.start()
+    _, told = _check(own_sites)
+    assert told["host key"][0][1].startswith("host key changed")
+    assert "ssh login" not in told
+
+
+def test_an_unknown_host_key_fails_closed(own_sites: Sites, own_sshd: Sshd) -> None:
+    own_sshd.known_hosts.write_text("")
+    _, told = _check(own_sites)
+    assert told["host key"][0][1].startswith("host key unknown")
+
+
+def test_a_key_that_is_not_authorized_fails(own_sites: Sites, own_sshd: Sshd) -> None:
+    (own_sshd.directory / "authorized_keys").write_text("")
+    _, told = _check(own_sites)
+    assert told["ssh login"][0][1].startswith("permission denied")
+
+
+def test_a_directory_that_cannot_be_written_there_fails(tmp_path: Path) -> None:
+    with Sshd(tmp_path / "sshd", powerless=True) as sshd:
+        sites = Sites(tmp_path / "sites", sshd)
+        sites.write_config()
+        sites.endpoint_buffer.chmod(0o555)
+        _, told = _check(sites)
+    assert [result[0] for result in told["endpoint"]] == ["FAIL"]
+    assert "not writable" in told["endpoint"][0][1]
+
+
+def test_staging_and_buffer_on_two_filesystems_fail(sites: Sites) -> None:
+    shared = Path("/dev/shm") / f"dbb-test-{os.getpid()}"
+    assert os.stat("/dev/shm").st_dev != os.stat(sites.directory).st_dev
+    sites.write_config(endpoint={"staging": str(shared)})
+    try:
+        _, told = _check(sites)
+    finally:
+        shutil.rmtree(shared)
+    failed = told.get("endpoint", []) + told.get("staging and buffer", [])
+    assert any(status == "FAIL" and "filesystem" in detail + hint for status, detail, hint in failed)
+
+
+def test_a_clock_that_differs_there_is_told(tmp_path: Path) -> None:
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    # A stand-in for the clock of a machine that is an hour ahead.
+    (fake / "date").write_text('#!/bin/sh\nexec /bin/date -d "+1 hour" "$@"\n')
+    (fake / "date").chmod(0o755)
+    with Sshd(tmp_path / "sshd", environment={"PATH": f"{fake}:/usr/bin:/bin"}) as sshd:
+        sites = Sites(tmp_path / "sites", sshd)
+        sites.write_config()
+        _, told = _check(sites)
+    status, detail, _ = told["endpoint clock"][0]
+    assert (status, detail) == ("WARN", "1 h ahead of ours")
+
+
+def _beat(sites: Sites, *, age: float) -> None:
+    now = time.time_ns() // 1_000_000
+    with Ledger.open(sites.ledger, LIFECYCLE) as ledger:
+        ledger.beat(ManagerRow(1, "here", "0.1.0", now - 3_600_000, now - round(age * 1000)))
+
+
+def test_a_dead_manager_fails(sites: Sites) -> None:
+    config = sites.write_config()
+    _beat(sites, age=100)
+    code, told = _check(sites)
+    assert code == 4
+    status, detail, hint = told["manager"][0]
+    assert status == "FAIL"
+    assert detail.startswith("not running; last seen alive ")
+    assert hint == f"hdfmgr start {config}"
+
+
+@pytest.mark.parametrize(("age", "status"), [(0.0, "OK"), (30.0, "WARN"), (100.0, "FAIL")])
+def test_a_manager_that_holds_the_lock_must_have_a_pulse(sites: Sites, age: float, status: str) -> None:
+    sites.write_config()
+    _beat(sites, age=age)
+    with ManagerLock(sites.ledger):
+        _, told = _check(sites)
+    assert told["manager"][0][0] == status
+    assert ("silent for" in told["manager"][0][1]) is (status != "OK")
+
+
+def test_the_check_reads_nothing_of_the_users_own_ssh(sites: Sites) -> None:
+    sites.write_config()
+    _, told = _check(sites, env={"HOME": str(sites.directory)})
+    assert told["ssh login"][0][0] == "OK"
