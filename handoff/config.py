@@ -10,11 +10,11 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from common.config.document import Document, Key
 from common.config.loading import load as load_model
 from common.config.loading import rendered, unknown
+from common.config.origin import Origin
 from common.config.sections import DatabaseConfig, GeneralConfig, LoggingConfig, Section
 from common.config.values import (
     Duration,
     LocalPath,
-    Origin,
     Patterns,
     Rate,
     RemotePath,

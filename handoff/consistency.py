@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath, PurePosixPath
 
 from common.config.document import Document, Key
+from common.config.origin import Origin, ledger_path, local_path
 from common.config.quantities import rate
-from common.config.sections import ledger_path
-from common.config.values import Origin, local_path, remote_path
+from common.config.values import remote_path
 from common.remote import split_template
 
 RESERVED = ("batch", "command", "dest", "file")

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from common.config.document import Document, Key, Problem, described, dotted, failed, read
-from common.config.values import Origin
+from common.config.origin import Origin
 
 Model = TypeVar("Model", bound=BaseModel)
 Check = Callable[[Document, Origin], Iterable[tuple[Key, str]]]

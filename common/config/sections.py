@@ -1,8 +1,6 @@
 """The sections that the configurations of both managers share."""
 
 import logging
-import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,11 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from common.config.document import described
-from common.config.values import Duration, LocalPath, Origin, Size, local_path, origin, upper
+from common.config.origin import ledger_path
+from common.config.values import Duration, LocalPath, Size, origin, upper
 from common.retry import Backoff
 
-_ENGINE = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", re.DOTALL)
 _LEVELS = {"WARN": "WARNING", "FATAL": "CRITICAL"}
 
 
@@ -34,28 +31,6 @@ class Section(BaseModel):
     def _empty(cls, data: object) -> object:
         """A section without a value has all its defaults."""
         return {} if data is None else data
-
-
-def ledger_path(engine: object, source: Origin) -> Path:
-    """The file that ``database.engine`` names; None: the default, which bears the configuration's name.
-
-    Raises
-    ------
-    ValueError
-        It names none.
-    """
-    if engine is None:
-        state = source.environment.get("XDG_STATE_HOME", "")
-        # The standard says that a relative one is to be ignored.
-        home = state if state.startswith("/") else os.path.expanduser("~/.local/state")
-        if not home.startswith("/"):
-            raise ValueError("is required: this user has no home directory where the ledger could be")
-        return Path(home, "dbb", f"{source.file.stem}.db")
-    found = _ENGINE.fullmatch(engine) if isinstance(engine, str) else None
-    if found is None or found[1] == ":memory:" or found[1].startswith("file:"):
-        forms = "sqlite:////absolute/path or sqlite:///relative/path"
-        raise ValueError(f"must be {forms}, not {described(engine)}")
-    return local_path(found[1], source.directory)
 
 
 def _engine(value: object, info: ValidationInfo) -> str:

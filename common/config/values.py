@@ -6,57 +6,19 @@ A problem that is found here is told as ``key: message``, so a message starts wi
 import os
 import posixpath
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, ValidationInfo
 
-from common.config.document import described
+from common.config.origin import Origin, local_path, plain_text
 from common.config.quantities import duration, duration_text, rate, rate_text, size, size_text
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a configuration comes from: relative paths and defaults follow from it."""
-
-    file: Path
-    environment: Mapping[str, str]
-
-    @property
-    def directory(self) -> Path:
-        return self.file.absolute().parent
 
 
 def origin(info: ValidationInfo) -> Origin:
     """The origin that the models are validated with."""
     found = info.context
     return found if isinstance(found, Origin) else Origin(Path("config.yaml"), os.environ)
-
-
-def plain_text(value: str) -> str:
-    """Text of one line; it may end up in an argument or in a generated file."""
-    if not value.strip():
-        raise ValueError("must not be empty")
-    if not value.isprintable():
-        raise ValueError(f"must not hold a line break or another control character: {value!r}")
-    return value
-
-
-def local_path(value: object, base: Path) -> Path:
-    """A path on this machine: ``~`` is expanded, and a relative one starts at `base`."""
-    if isinstance(value, Path):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"must be a path, not {described(value)}")
-    expanded = os.path.expanduser(plain_text(value))
-    if expanded.startswith("~"):
-        raise ValueError(f"must be a path; there is no user {expanded.split('/')[0].removeprefix('~')!r}")
-    path = base / expanded
-    if path == Path("/"):
-        raise ValueError("must not be the root directory")
-    return path
 
 
 def remote_path(value: str) -> str:
