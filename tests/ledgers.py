@@ -3,6 +3,7 @@
 import hashlib
 import sqlite3
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from common.entry import Batch, Done, Entry, Failed, Outcome, Report
 from common.errors import Failure, Scope
 from common.files import Checksum, Fence
 from common.ledger.ledger import Ledger
-from common.ledger.rows import Found
+from common.ledger.rows import Found, ManagerRow
 from common.lifecycle import Step
 from handoff.lifecycle import HOLD, LIFECYCLE, SEND
 
@@ -87,6 +88,21 @@ def write(path: Path, statement: str, *values: object) -> None:
             connection.execute(statement, values)
     finally:
         connection.close()
+
+
+def dump(path: Path) -> list[str]:
+    """A whole database as statements."""
+    connection = sqlite3.connect(path)
+    try:
+        return list(connection.iterdump())
+    finally:
+        connection.close()
+
+
+def manager(**changes: Any) -> ManagerRow:
+    """What a manager says of itself."""
+    row = ManagerRow(pid=42, host="summit", version="1", started_at=NOW, heartbeat_at=NOW)
+    return replace(row, **changes)
 
 
 def states(ledger: Ledger) -> dict[bytes, str]:

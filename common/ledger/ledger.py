@@ -117,7 +117,7 @@ class Ledger:
             It can't be used; of a file that isn't a ledger of this kind and version nothing is touched.
         """
         scripts = schema.migrations()
-        if not schema.recognise(path, len(scripts)) and not create:
+        if not schema.recognise(path, len(scripts), to_write=True) and not create:
             raise schema.missing(path)
         schema.prepare_directory(path)
         with translated(path):

@@ -4,12 +4,12 @@ import errno
 import fcntl
 import os
 import struct
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
 from common.errors import DbbError, LedgerError
+from common.ledger.descriptors import is_open_here
 
 _FLOCK = struct.Struct("@hhqqi0q")
 """``struct flock`` of Linux on 64 bits: type, whence, start, length, pid; padded at its end."""
@@ -29,8 +29,7 @@ class ManagerLock:
     """The lock of a ledger: on the file ``<ledger>.lock``, which stays and says nothing by being there.
 
     It is a POSIX record lock: the kernel drops it when the process ends, however that may be, doesn't
-    pass it on to children, and tells its holder. (But any descriptor of that file that this process
-    closes drops it too: open it nowhere else.)
+    pass it on to children, and tells its holder.
     """
 
     def __init__(self, ledger: Path) -> None:
@@ -91,7 +90,7 @@ def holder(ledger: Path) -> int | None:
     """
     path = lock_path(ledger)
     try:
-        if _open_here(os.stat(path)):
+        if is_open_here(path):
             return os.getpid()
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -128,15 +127,6 @@ def _holder(descriptor: int) -> int | None:
     answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     kind, _, _, _, pid = _FLOCK.unpack(answer)
     return None if kind == fcntl.F_UNLCK else pid
-
-
-def _open_here(lock: os.stat_result) -> bool:
-    """Whether this process has the lock file open, and so holds the lock."""
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(int(name)), lock):
-                return True
-    return False
 
 
 def _unusable(path: Path, error: OSError) -> LedgerError:

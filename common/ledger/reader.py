@@ -139,7 +139,7 @@ class LedgerReader:
             It isn't there, isn't a ledger of this kind and version, or can't be read; the hint says more.
         """
         newest = len(schema.migrations())
-        if not schema.recognise(path, newest):
+        if not schema.recognise(path, newest, to_write=False):
             raise schema.missing(path)
         with translated(path, reading=True):
             connection = sqlite3.connect(f"file:{quote(bytes(path))}?mode=ro", uri=True, isolation_level=None)

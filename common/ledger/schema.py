@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from common.errors import LedgerError
+from common.ledger.descriptors import is_open_here
 from common.ledger.states import States
 from common.lifecycle import Lifecycle
 
@@ -31,24 +32,28 @@ def migrations() -> tuple[str, ...]:
     return tuple(file.read_text("utf-8") for file in sorted(files, key=lambda file: file.name))
 
 
-def recognise(path: Path, newest: int) -> bool:
+def recognise(path: Path, newest: int, *, to_write: bool) -> bool:
     """Tell from a file's first bytes that it is a ledger; false if it is missing or empty.
 
-    SQLite is not asked, because already its opening of a foreign database may leave files beside it.
+    SQLite is not asked, because its mere opening of a foreign database may leave files beside it; and it
+    would open one that can't be written without a word.
 
     Raises
     ------
     LedgerError
-        It is something else, or of a newer version than `newest`.
+        It is something else, of a newer version than `newest`, or lacks the rights.
     """
     try:
-        with path.open("rb") as file:
+        if is_open_here(path):
+            return True
+        with open(path, "r+b" if to_write else "rb", buffering=0) as file:
             header = file.read(100)
     except FileNotFoundError:
         return False
     except OSError as error:
         raise LedgerError(
-            f"{path}: the ledger can't be read: {error.strerror}", "It must be a file of the manager's user."
+            f"{path}: the ledger can't be {'written' if to_write else 'read'}: {error.strerror}",
+            "It must be a file to which the user has the right, on a disk that allows it.",
         ) from error
     if not header:
         return False
@@ -94,12 +99,11 @@ def prepare_directory(path: Path) -> None:
             f"{path}: the directory for the ledger can't be made: {error.strerror}",
             "Make it, or name another file in database.engine.",
         ) from error
-    for part in (path.parent, path):
-        if part.exists() and not os.access(part, os.W_OK):
-            raise LedgerError(
-                f"{path}: the ledger can't be written: no right to write {part}",
-                "The manager must be able to write the file and its directory, on a writable filesystem.",
-            )
+    if not os.access(path.parent, os.W_OK):
+        raise LedgerError(
+            f"{path}: the ledger can't be written: no right to write in {path.parent}",
+            f"The manager must have the right to write in {path.parent}, on a disk that allows it.",
+        )
 
 
 def migrate(connection: sqlite3.Connection, path: Path, lifecycle: Lifecycle, scripts: Sequence[str]) -> None:
