@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Generic, NoReturn, Protocol, TypeVa
 import typer
 
 from common import __version__
-from common.errors import ConfigError, DbbError, LedgerError
+from common.errors import ConfigError, DbbError
 from common.lifecycle import Lifecycle
 
 # What draws, reads or works is imported by the command that needs it, so that help, completion and
@@ -437,7 +437,7 @@ class Commands(Generic[Config]):
         if quiet:
             return
         since = ""
-        with suppress(LedgerError), self._reader(loaded) as reader:
+        with suppress(DbbError), self._reader(loaded) as reader:
             row = reader.manager() if reader else None
             if row is not None and row.pid == pid:
                 from common.wording import moment
