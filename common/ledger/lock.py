@@ -21,8 +21,10 @@ class LedgerHeld(DbbError):  # noqa: N818 - it says what is the case
     exit_code: ClassVar[int] = 0
 
     def __init__(self, pid: int, ledger: Path) -> None:
-        super().__init__(f"a manager (process {pid}) already works with {ledger}")
+        who = f"process {pid}" if pid else "in another container"
+        super().__init__(f"a manager ({who}) already works with {ledger}")
         self.pid = pid
+        """0 if it lives where its number can't be known."""
 
 
 class ManagerLock:
@@ -81,7 +83,7 @@ def lock_path(ledger: Path) -> Path:
 
 
 def holder(ledger: Path) -> int | None:
-    """The process that has this ledger, without ever taking the lock.
+    """The process that has this ledger (0: one in another container), without ever taking the lock.
 
     Raises
     ------
