@@ -212,9 +212,8 @@ def test_a_file_that_was_moved_in_is_complete(buffer: Buffer) -> None:
 
 
 def test_a_file_that_waits_is_complete_once_it_is_moved_in(buffer: Buffer) -> None:
-    buffer.look()
-    replace(buffer.file)
     file = seen(buffer.file)
+    assert buffer.look() == Judged()
     assert buffer.settling.judge([file], moved_in={b"file"}) == Judged(settled=(file,))
     assert buffer.settling.waiting() is None
 
