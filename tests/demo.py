@@ -34,6 +34,10 @@ _PATIENCE = 45.0
 """Seconds within which every file has to be in holding once the last was written."""
 
 
+class DemoError(Exception):
+    """What was to be shown did not happen."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """What `hdfmgr status --json` says, as far as the demo asks."""
@@ -81,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(f"\nInterrupted. What there is lies in {directory}")
         return 130
+    except DemoError as error:
+        _say(f"\nThe demo failed: {error}\nWhat there is lies in {directory}")
+        return 1
 
 
 def _play(sites: Sites, images: Iterator[Image]) -> Night:
@@ -129,7 +136,7 @@ def _kill(sites: Sites, happened: Night, display: "Display") -> None:
     deadline = time.monotonic() + 10
     while (status := _status(sites)).pid is None or not status.files.get("sending", 0):
         if time.monotonic() > deadline:
-            raise RuntimeError("the manager has nothing in flight")
+            raise DemoError("the manager has nothing in flight")
         time.sleep(0.05)
     os.kill(status.pid, signal.SIGKILL)
     happened.killed = status.pid
@@ -148,7 +155,7 @@ def _cron(sites: Sites, config: Path) -> Iterator[None]:
         deadline = time.monotonic() + 15
         while _status(sites).pid is None:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the manager does not start: {sites.output.read_text()}")
+                raise DemoError(f"the manager does not start: {sites.output.read_text()}")
             time.sleep(0.1)
         yield
     sites.command("stop", config, "--timeout", "10")
