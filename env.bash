@@ -61,7 +61,7 @@ give_up() {
 programs() {
     printf '%s\n' 'ssh openssh-client' 'ssh-keygen openssh-client' 'scp openssh-client' \
         'sshd openssh-server' 'rsync rsync'
-    [ "$1" = demo ] || printf '%s\n' 'csh csh' 'fish fish' 'tmux tmux' 'zsh zsh'
+    [ "$1" = demo ] || printf '%s\n' 'busybox busybox' 'csh csh' 'fish fish' 'openssl openssl' 'tmux tmux' 'zsh zsh'
 }
 
 # Whether an interpreter is new enough, and has the modules that are named after it.
