@@ -1,0 +1,256 @@
+"""The shell scripts beside this module: what they are told, how they are run, how their answer reads."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import pairwise
+from typing import Protocol
+
+from common.errors import Failure, RemoteError, Scope
+from common.remote import quote
+from common.room import Room
+from common.wording import text as printable
+from handoff.exchange import Receipts, is_receipt_name, read_receipts
+
+_CAUSES = {
+    "No space left on device": ("endpoint full", "free space there; it goes on by itself"),
+    "Disk quota exceeded": (
+        "endpoint over quota",
+        "free space there or raise the quota; it goes on by itself",
+    ),
+    "Read-only file system": ("endpoint read-only", "mount it for writing there; it goes on by itself"),
+    "Input/output error": ("endpoint input/output error", "look at the disk and the kernel log there"),
+    "cross-device link": (
+        "endpoint staging and buffer apart",
+        "endpoint.staging and endpoint.buffer must lie in one filesystem and one mount of it",
+    ),
+    "No such file or directory": ("endpoint directory missing", "is it mounted there?"),
+    "Not a directory": ("endpoint directory missing", "something else has its name there"),
+    "File exists": ("endpoint directory missing", "something else has its name there"),
+    "Permission denied": ("endpoint not writable", "give endpoint.user the right to write there"),
+    "Operation not permitted": ("endpoint not writable", "give endpoint.user the right to write there"),
+}
+_OF_THE_WHOLE = ("No space", "quota", "Read-only", "Input/output", "cross-device")
+"""What one file meets, all others meet as well."""
+_RECEIPTS = 200
+_RECEIPT_BYTES = 1 << 20
+"""So many receipts, and so many bytes of them, come with one answer."""
+_TELLING = 300
+"""So many characters of a message are kept, from its end."""
+
+
+class Asked(Protocol):
+    """The endpoint as `common.remote.Remote` reaches it."""
+
+    def run_script(
+        self,
+        script: str,
+        data: bytes = b"",
+        *,
+        timeout: float | None = None,
+        stall_timeout: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a visit may take, and who is told that it gets on."""
+
+    timeout: float | None = None
+    """Seconds."""
+    stall_timeout: float | None = None
+    """Seconds without a sign of life; scripts give one every 5 s."""
+    on_progress: Callable[[int], None] | None = None
+
+
+PATIENT = Patience()
+"""Without limits."""
+
+
+class Definitions:
+    """What a script is about, as shell text: variables, and lists as functions."""
+
+    def __init__(self, **variables: bytes | str | int | bool) -> None:
+        self._lines: list[bytes] = []
+        for name, value in variables.items():
+            if isinstance(value, bool):
+                value = "yes" if value else "no"
+            word = value if isinstance(value, bytes) else str(value).encode()
+            self._lines.append(name.encode() + b"=" + quote(word))
+
+    def add_list(self, name: str, items: Iterable[bytes], *, each: int | None = None) -> None:
+        """A function that calls the command it is given with all items, or with so many at a time."""
+        words = [quote(item) for item in items]
+        step = each or len(words) or 1
+        calls = [b'"$@" ' + b" ".join(words[at : at + step]) for at in range(0, len(words), step)]
+        # Without items the command is called all the same, unless it wants its items in portions.
+        body = b"; ".join(calls) or (b":" if each else b'"$@"')
+        self._lines.append(name.encode() + b"() { " + body + b"; }")
+
+    def add_receipts(self, recorded: Sequence[bytes]) -> None:
+        """Which receipts are to be removed, and how many are wanted."""
+        if not all(is_receipt_name(name) for name in recorded):
+            raise ValueError(f"not names of receipts: {recorded!r}")
+        limits = Definitions(receipts_most=_RECEIPTS, receipts_bytes=_RECEIPT_BYTES, recording=bool(recorded))
+        self._lines += limits._lines
+        self.add_list("recorded", recorded)
+
+    def __add__(self, other: "Definitions") -> "Definitions":
+        both = Definitions()
+        both._lines = self._lines + other._lines
+        return both
+
+    def __bytes__(self) -> bytes:
+        return b"\n".join([*self._lines, b"defined=yes\n"])
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a script said: records of a word and a value, in their order, and what came behind them."""
+
+    records: tuple[tuple[str, bytes], ...]
+    rest: bytes
+
+    @classmethod
+    def read(cls, output: bytes) -> "Answer":
+        """Raises RemoteError if it does not have its end, or tells a failure of the whole visit."""
+        records: list[tuple[str, bytes]] = []
+        at = 0
+        while (end := output.find(b"\0", at)) >= 0:
+            word, _, value = output[at:end].partition(b" ")
+            at = end + 1
+            if word == b"end":
+                answer = cls(tuple(records), output[at:])
+                answer._raise_failure()
+                return answer
+            records.append((word.decode(errors="replace"), value))
+        raise RemoteError(
+            Failure(
+                Scope.ENDPOINT, "endpoint script cut short", f"its answer ends with {output[-_TELLING:]!r}"
+            )
+        )
+
+    def all(self, word: str) -> list[bytes]:
+        return [value for name, value in self.records if name == word]
+
+    def one(self, word: str) -> bytes:
+        """The value of the last such record; empty if there is none."""
+        return next((value for name, value in reversed(self.records) if name == word), b"")
+
+    def __contains__(self, word: str) -> bool:
+        return any(name == word for name, _ in self.records)
+
+    def room(self, directory: str) -> Room | None:
+        """The room in a directory, by the name that the script calls it."""
+        for value in self.all("space"):
+            name, *numbers = value.split(b" ")
+            if name == directory.encode() and all(number.isdigit() for number in numbers):
+                size, total, free, inodes, free_inodes = (int(number) for number in numbers)
+                return Room(free * size, total * size, free_inodes if inodes else None, inodes or None)
+        return None
+
+    def durations(self) -> dict[str, float]:
+        """Seconds from mark to mark, by the later one's name; nothing where time can't be told."""
+        marks = [value.split(b" ") for value in self.all("mark")]
+        return {
+            name.decode(): float(later) - float(earlier) for (_, earlier), (name, later) in pairwise(marks)
+        }
+
+    def receipts(self) -> Receipts:
+        """The receipts whose contents came with the answer."""
+        contents = {}
+        at = 0
+        for value in self.all("receipt"):
+            size, _, name = value.partition(b" ")
+            contents[name] = self.rest[at : at + int(size)]
+            at += int(size)
+        # One that changed while it was read has moved the others about: next time, then.
+        return read_receipts(contents) if at == len(self.rest) else Receipts()
+
+    def _raise_failure(self) -> None:
+        if "fail" in self:
+            where, _, text = self.one("fail").partition(b" ")
+            what = _PLACES.get(where, "")
+            raise RemoteError(endpoint_failure(text, what))
+
+
+_PLACES = {
+    b"buffer": "the endpoint's buffer can't be entered",
+    b"note": "the delivery note can't be written into the endpoint's staging",
+    b"flush": "the endpoint could not make it durable",
+    b"input": "the endpoint's script could not read all of its input",
+}
+
+
+def run_script(
+    remote: Asked, name: str, definitions: Definitions, text: bytes = b"", *, patience: Patience
+) -> Answer:
+    """Run one of the scripts and read its answer; `text` follows the definitions on its input.
+
+    Raises
+    ------
+    RemoteError
+        The endpoint could not be asked, or something is wrong with the whole visit.
+    """
+    data = bytes(definitions)
+    package = files("handoff")
+    script = "".join(package.joinpath(part).read_text() for part in ("visit.sh", name))
+    output = remote.run_script(
+        f"size={len(data)}\n{script}",
+        data + text + b"end\n",
+        timeout=patience.timeout,
+        stall_timeout=patience.stall_timeout,
+        on_progress=patience.on_progress,
+    )
+    return Answer.read(output)
+
+
+def endpoint_failure(message: bytes, what: str) -> Failure:
+    """The failure that a program's message tells, as one of the whole endpoint."""
+    told = _told(message)
+    cause, hint = next(
+        (known for words, known in _CAUSES.items() if words in told),
+        ("endpoint script failed", "look at it by hand"),
+    )
+    return Failure(Scope.ENDPOINT, cause, f"{what}: {told}" if told else what, hint)
+
+
+def file_failure(message: bytes, what: str) -> Failure:
+    """The failure that a program's message about one file tells: the endpoint's, or that file's alone."""
+    if any(words.encode() in message for words in _OF_THE_WHOLE):
+        return endpoint_failure(message, what)
+    told = _told(message)
+    return Failure(Scope.FILE, "not placed", f"{what}: {told}" if told else what, "look at it there")
+
+
+def is_unsupported(message: bytes) -> bool:
+    """Whether a program says that the filesystem can't do it at all."""
+    return re.search(rb"not (permitted|supported|implemented)", message) is not None
+
+
+def _told(message: bytes) -> str:
+    lines = message.decode(errors="surrogateescape").strip().splitlines()
+    return printable(lines[-1][-_TELLING:].strip()) if lines else ""
+
+
+def absolute(directory: bytes) -> bytes:
+    """The directory, if it is one that can be named to a script."""
+    if not directory.startswith(b"/") or b"\0" in directory:
+        raise ValueError(f"not an absolute path: {directory!r}")
+    return directory
+
+
+def plain_path(path: bytes) -> bytes:
+    """The path, if it is relative and leads nowhere but down."""
+    if b"\0" in path or not {b"", b".", b".."}.isdisjoint(path.split(b"/")):
+        raise ValueError(f"not a plain relative path: {path!r}")
+    return path
+
+
+def batch_name(name: bytes) -> bytes:
+    """The name, if it is one that a batch of ours has."""
+    if not re.fullmatch(rb"batch-[0-9a-f]{16}-[A-Za-z0-9]+", name):
+        raise ValueError(f"not the name of a batch: {name!r}")
+    return name
