@@ -404,7 +404,7 @@ class Commands(Generic[Config]):
         _configure_logs(loaded.logging, quiet=quiet, debug=debug)
         if not live:
             return self._kind.serve(loaded, once=once, ready=_nothing, tick=None)
-        with self._look(config, loaded, holder=os.getpid) as look, self._screen().live(look) as tick:
+        with self._look(config, loaded) as look, self._screen().live(look) as tick:
             return self._kind.serve(loaded, once=once, ready=_nothing, tick=tick)
 
     def _launch(self, loaded: Config, *, quiet: bool, debug: bool) -> None:
@@ -447,15 +447,9 @@ class Commands(Generic[Config]):
         self._screen().say(f"{self._kind.program} is running already ({process}{since})")
 
     @contextmanager
-    def _look(
-        self, config: Path, loaded: Config, *, holder: Callable[[], int | None] | None = None
-    ) -> Iterator[Callable[[], "Status"]]:
-        """A function that gives the present status each time; the ledger may come into being meanwhile.
-
-        A manager that looks at itself says by `holder` who holds the ledger: looking at its own lock
-        would give it up.
-        """
-        from common.ledger import lock
+    def _look(self, config: Path, loaded: Config) -> Iterator[Callable[[], "Status"]]:
+        """A function that gives the present status each time; the ledger may come into being meanwhile."""
+        from common.ledger.lock import holder
         from common.status import Scene, gather
 
         kind, places = self._kind, self._kind.places(loaded)
@@ -466,8 +460,7 @@ class Commands(Generic[Config]):
             def look() -> "Status":
                 nonlocal reader
                 reader = reader or stack.enter_context(self._reader(loaded))
-                pid = holder() if holder else lock.holder(loaded.ledger_path)
-                return gather(scene, reader, holder=pid, now_ms=_now_ms())
+                return gather(scene, reader, holder=holder(loaded.ledger_path), now_ms=_now_ms())
 
             yield look
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -142,9 +143,12 @@ class Screen:
             yield _Paced(lambda: self._line(look()), least=5.0).tick
             return
         with Live(console=self._out, auto_refresh=False, redirect_stderr=self._err.is_terminal) as live:
-            paced = _Paced(lambda: live.update(_status(look(), self._out.width), refresh=True), least=_FAST)
-            yield paced.tick
-            live.update(_status(look(), self._out.width), refresh=True)
+
+            def draw() -> None:
+                live.update(_Picture(self._out, _status(look(), self._out.width)), refresh=True)
+
+            yield _Paced(draw, least=_FAST).tick
+            draw()
 
     def _draw(self, picture: RenderableType, *, is_text: bool = False) -> None:
         """Print it; off a terminal, what `is_text` is not folded, and nothing is filled up with blanks."""
@@ -175,6 +179,18 @@ class _Paced:
         cpu = time.thread_time()
         self._draw()
         self._next = started + max(self._least, (time.thread_time() - cpu) * _SHARE)
+
+
+class _Picture:
+    """Something drawn once and for all: the live table is printed again after each line of the log."""
+
+    def __init__(self, console: Console, content: RenderableType) -> None:
+        self._lines = console.render_lines(content, pad=False)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self._lines:
+            yield from line
+            yield Segment.line()
 
 
 class _Console(Console):
@@ -213,7 +229,7 @@ def _head(status: Status) -> Table:
     head.add_column(overflow="fold")
     head.add_row(f" {status.program}", _manager(status))
     if status.endpoint is not None:
-        head.add_row(" endpoint", _endpoint(status.endpoint, status.at_ms))
+        head.add_row(" endpoint", _endpoint(status.endpoint, status))
     if status.manager.paused:
         head.add_row(" paused", Text(wording.text(status.manager.paused), style="bold yellow"))
     if status.oldest_waiting is not None:
@@ -235,13 +251,14 @@ def _manager(status: Status) -> Text:
     return line
 
 
-def _endpoint(endpoint: EndpointState, now_ms: int) -> Text:
+def _endpoint(endpoint: EndpointState, status: Status) -> Text:
     line = Text(f"{wording.text(endpoint.host)}  " if endpoint.host else "")
     if endpoint.reachable is None:
-        return line.append("● not asked yet", style="yellow")
+        why = "not asked yet" if status.manager.running else "unknown while the manager does not run"
+        return line.append(f"● {why}", style="yellow")
     line.append(*(("● reachable", "green") if endpoint.reachable else ("● unreachable", "bold red")))
     if endpoint.since_ms is not None:
-        line.append(f" for {_since(endpoint.since_ms, now_ms)}")
+        line.append(f" for {_since(endpoint.since_ms, status.at_ms)}")
     if endpoint.reason and not endpoint.reachable:
         line.append(f"\n{wording.text(endpoint.reason)}")
     return line

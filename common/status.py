@@ -174,8 +174,7 @@ def gather(scene: Scene, reader: LedgerReader | None, *, holder: int | None, now
     reader
         None when there is no ledger yet.
     holder
-        The process that holds the ledger's lock. It is asked for outside, because a manager that
-        draws its own status would lose the lock by looking at it.
+        The process that holds the ledger's lock; 0 where the kernel can't name it.
     """
     if reader is None:
         return _status(scene, None, (), holder, now_ms)
