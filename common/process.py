@@ -46,10 +46,20 @@ class Completed:
     """Whether it ended by itself or was killed, and why."""
 
     @property
+    def stderr_lines(self) -> list[str]:
+        """The lines of its standard error that say something."""
+        return lines_of(self.stderr)
+
+    @property
     def last_words(self) -> str:
-        """The last line of its standard error that says something."""
-        lines = [line.strip() for line in self.stderr.decode(errors="backslashreplace").splitlines()]
-        return next((line for line in reversed(lines) if line), "")
+        """The last of them."""
+        return next(reversed(self.stderr_lines), "")
+
+
+def lines_of(output: bytes) -> list[str]:
+    """The lines that say something, of a program's output."""
+    lines = (line.decode(errors="backslashreplace").strip() for line in output.splitlines())
+    return [line for line in lines if line]
 
 
 def run(

@@ -10,13 +10,13 @@ import re
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import DbbError, Failure, ProcessError, RemoteError, Scope
-from common.process import Argv, Background, Completed, run
+from common.process import Argv, Background, Completed, lines_of, run
 
 ENVIRONMENT = {"LC_ALL": "C"}
 """For every program whose messages are read: they are in English then, here and (with SendEnv) there."""
@@ -66,7 +66,7 @@ class Remote:
     """
 
     def __init__(self, site: Site, runtime: Path, name: str) -> None:
-        self.site = site
+        self.site, self.runtime = site, runtime
         self.config = runtime / f"{name}.conf"
         # A master that was orphaned removes its socket as it goes: it must not be a successor's.
         self._socket = runtime / f"{name}.{os.getpid()}"
@@ -135,7 +135,7 @@ class Remote:
                     env=ENVIRONMENT,
                 )
             except ProcessError as error:
-                raise RemoteError(_not_there(error)) from error
+                raise RemoteError(not_there(error)) from error
             if done.exit_code == 0 or done.ended != "exited" or not self._lost():
                 break
         return done
@@ -179,18 +179,15 @@ class Remote:
     def failure(self, done: Completed) -> Failure | None:
         """The failure of the connection that ended a program of `run`; None if that was not it."""
         if done.ended == "stalled":
-            reason = f"{_name(done)} moved no bytes and was ended after {done.seconds:.0f} s"
-            return Failure(
-                Scope.CONNECTION, "connection stalled", reason, "look at the network between the sites"
-            )
+            return stalled(done)
         if done.exit_code != 255:
             return None
-        if (found := connection_failure(done.stderr.decode(errors="backslashreplace"))) is not None:
+        if (found := connection_failure(done.stderr_lines)) is not None:
             return found
         if self._master and not self._lost():
             # ssh says 255 as well when the far command was ended by a signal.
             return Failure(Scope.ENDPOINT, "endpoint command killed", _words(done))
-        return connection_failure(self._log_text()) or Failure(
+        return connection_failure(self._log_lines()) or Failure(
             Scope.CONNECTION, "connection lost", _words(done)
         )
 
@@ -229,20 +226,20 @@ class Remote:
                 raise RemoteError(self._login_failure(ended, patience))
 
     def _login_failure(self, ended: bool, patience: float) -> Failure:
-        text = self._log_text()
-        if (found := connection_failure(text)) is not None:
+        lines = self._log_lines()
+        if (found := connection_failure(lines)) is not None:
             return found
         cause = "ssh login failed" if ended else "ssh login hangs"
-        reason = _last_line(text) or (
+        reason = next(reversed(lines), "") or (
             "ssh ended and said nothing" if ended else f"no login within {patience:.0f} s"
         )
         hint = f"try it by hand: {shlex.join([*self.ssh_argv, self.site.host])}"
         return Failure(Scope.CONNECTION, cause, reason, hint)
 
-    def _log_text(self) -> str:
+    def _log_lines(self) -> list[str]:
         with suppress(FileNotFoundError):
-            return self._log.read_text(errors="backslashreplace")
-        return ""
+            return lines_of(self._log.read_bytes())
+        return []
 
     def _prepare(self) -> float:
         """Write ssh's configuration and have ssh check it; gives the seconds that a login may take."""
@@ -251,14 +248,14 @@ class Remote:
             try:
                 done = run([*self.ssh_argv, "-G", "--", self.site.host], env=ENVIRONMENT, timeout=30)
             except ProcessError as error:
-                raise RemoteError(_not_there(error)) from error
+                raise RemoteError(not_there(error)) from error
             if done.exit_code == 0:
                 found = re.search(rb"^connecttimeout (\d+)$", done.stdout, re.MULTILINE)
                 return _LOGIN_SECONDS + (float(found[1]) if found else 10.0)
             # OpenSSH before 8.1 knows no `^`, some builds lack the cipher: it is a preference, no more.
             if b"cipher" not in done.stderr.lower():
                 break
-        first = done.stderr.decode(errors="backslashreplace").strip().partition("\n")[0].strip()
+        first = next(iter(done.stderr_lines), "ssh refused its configuration")
         # Where it stands in the generated file helps nobody.
         raise RemoteError(
             _bad_configuration(re.sub(rf"^{re.escape(str(self.config))}:? line \d+: ", "", first))
@@ -337,8 +334,8 @@ def fill(words: Sequence[bytes], values: Mapping[str, bytes]) -> list[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Symptom:
-    """What ssh says, as a pattern for one line, and what it means."""
+class Symptom:
+    """What a program says, as a pattern for one line, and what it means."""
 
     pattern: str
     cause: str
@@ -354,65 +351,65 @@ _KEY = "log in by hand with endpoint.ssh.identity as endpoint.user; is its publi
 
 # In order of precedence: the first that matches any line wins. The words are those of OpenSSH 7 to 10.
 _SYMPTOMS = (
-    _Symptom(
+    Symptom(
         r"Bad configuration option|Bad owner or permissions on|Can't open user config file",
         _CONFIGURATION,
         _CONFIGURATION_HINT,
         transient=False,
     ),
-    _Symptom(
+    Symptom(
         r"^Host key for .+ has changed",
         "host key changed",
         "if the endpoint was re-installed, remove its old key with ssh-keygen -R; else find out who answers",
         transient=False,
     ),
-    _Symptom(
+    Symptom(
         r"host key is known for|Host key verification failed",
         "host key unknown",
         "put the endpoint's host key into known_hosts: log in by hand once, or use ssh-keyscan and compare",
         transient=False,
     ),
-    _Symptom(
+    Symptom(
         r"^(no such identity: |Identity file .+ not accessible|Warning: Identity file .+ not accessible"
         r"|Load key .+: |Permissions .+ for '.+' are too open|Unable to load identity)",
         "identity file unusable",
         "endpoint.ssh.identity must be a private key without passphrase that only this account can read",
         transient=False,
     ),
-    _Symptom(r"Permission denied \(", "permission denied", _KEY, transient=False),
-    _Symptom(
+    Symptom(r"Permission denied \(", "permission denied", _KEY, transient=False),
+    Symptom(
         r"Too many authentication failures",
         "permission denied",
         "set endpoint.ssh.identity, so that only this key is offered",
         transient=False,
     ),
-    _Symptom(r"Could not resolve hostname", "host name not resolved", "look at endpoint.host and the DNS"),
-    _Symptom(
+    Symptom(r"Could not resolve hostname", "host name not resolved", "look at endpoint.host and the DNS"),
+    Symptom(
         r"connect to (host|address) .+: Connection refused",
         "connection refused",
         "is sshd running at the endpoint, and endpoint.ssh.port its port?",
     ),
-    _Symptom(
+    Symptom(
         r"No route to host|Network is unreachable|Network is down|Host is down",
         "no route to the endpoint",
         _NETWORK,
     ),
-    _Symptom(
+    Symptom(
         r"timed out during banner exchange|Connection to .+ port \d+ timed out|banner exchange: .+ timed out",
         "ssh does not answer",
         "something accepts connections on that port but does not answer: is sshd overloaded or hung?",
     ),
-    _Symptom(
+    Symptom(
         r"connect to host .+: (Connection|Operation) timed out",
         "connection timed out",
         "is the endpoint up, and does a firewall let us through?",
     ),
-    _Symptom(
+    Symptom(
         r"(kex|ssh)_exchange_identification: |banner exchange: ",
         "connection closed before login",
         "sshd turns connections away: MaxStartups, a firewall, or an address block?",
     ),
-    _Symptom(
+    Symptom(
         r"Unable to negotiate|no matching .+ found",
         "no common algorithm",
         "the two ssh programs share no algorithm: look at Ciphers, KexAlgorithms, HostKeyAlgorithms",
@@ -422,10 +419,8 @@ _SYMPTOMS = (
 
 # Said by ssh when it gives up; also when it then goes on by another way, so only of use after it failed.
 _LATER_SYMPTOMS = (
-    _Symptom(
-        r"Session open refused by peer|administratively prohibited", "too many sessions", _MORE_SESSIONS
-    ),
-    _Symptom(
+    Symptom(r"Session open refused by peer|administratively prohibited", "too many sessions", _MORE_SESSIONS),
+    Symptom(
         r"Timeout, server .+ not responding|Connection (to .+ )?(closed|reset)|Broken pipe|Connection closed"
         r"|Shared connection to .+ closed|read from master failed|Connection corrupted|Corrupted MAC"
         r"|[Ll]ost connection|Software caused connection abort|packet_write_wait|ssh_dispatch_run_fatal"
@@ -436,13 +431,61 @@ _LATER_SYMPTOMS = (
 )
 
 
-def connection_failure(text: str) -> Failure | None:
+def connection_failure(lines: Iterable[str]) -> Failure | None:
     """What kept ssh from connecting, or broke the connection, from its words; None: nothing known."""
-    lines = [line.strip() for line in text.splitlines()]
-    for symptom in (*_SYMPTOMS, *_LATER_SYMPTOMS):
+    return recognise((*_SYMPTOMS, *_LATER_SYMPTOMS), Scope.CONNECTION, list(lines))
+
+
+# What the programs of the endpoint say when its disk, not the file, is the trouble. (scp and sftp know
+# only "Failure" for most of it.)
+_ENDPOINT_SYMPTOMS = (
+    Symptom(
+        r"No space left on device|write remote .+: Failure",
+        "endpoint disk full",
+        "make room at the endpoint, on the filesystem of endpoint.staging",
+    ),
+    Symptom(r"[Qq]uota exceeded", "endpoint quota exceeded", "make room at the endpoint, or raise the quota"),
+    Symptom(
+        r"Read-only file system|Permission denied|Operation not permitted",
+        "endpoint not writable",
+        "the account at the endpoint must be able to write in endpoint.staging and endpoint.buffer",
+    ),
+    Symptom(
+        r"Input/output error|Stale (NFS )?file handle|Transport endpoint is not connected|Structure needs cl",
+        "endpoint disk trouble",
+        "look at the endpoint's filesystem and its log",
+    ),
+)
+
+
+def endpoint_failure(lines: Iterable[str]) -> Failure | None:
+    """What is wrong with the endpoint, from lines that were said there; None: nothing that we know."""
+    return recognise(_ENDPOINT_SYMPTOMS, Scope.ENDPOINT, list(lines))
+
+
+def stalled(done: Completed) -> Failure:
+    """The failure of a program that was ended because nothing moved."""
+    reason = f"{_name(done)} moved no bytes and was ended after {done.seconds:.0f} s"
+    return Failure(Scope.CONNECTION, "connection stalled", reason, _NETWORK)
+
+
+def program_missing(name: str, reason: str) -> Failure:
+    """The failure of an endpoint that lacks a program."""
+    hint = f"install {name} at the endpoint, on the PATH of a login without terminal"
+    return Failure(Scope.ENDPOINT, "program missing at the endpoint", reason, hint, transient=False)
+
+
+def not_there(error: ProcessError) -> Failure:
+    """The failure of a program that is missing on this side."""
+    return Failure(Scope.HANDOFF, "program missing", error.message, error.hint, transient=False)
+
+
+def recognise(symptoms: Iterable[Symptom], scope: Scope, lines: Sequence[str]) -> Failure | None:
+    """The first symptom that any of the lines shows, as a failure."""
+    for symptom in symptoms:
         for line in lines:
             if re.search(symptom.pattern, line):
-                return Failure(Scope.CONNECTION, symptom.cause, line, symptom.hint, symptom.transient)
+                return Failure(scope, symptom.cause, line, symptom.hint, symptom.transient)
     return None
 
 
@@ -450,21 +493,16 @@ def _bad_configuration(reason: str) -> Failure:
     return Failure(Scope.CONNECTION, _CONFIGURATION, reason, _CONFIGURATION_HINT, transient=False)
 
 
-def _not_there(error: ProcessError) -> Failure:
-    return Failure(Scope.HANDOFF, "program missing", error.message, error.hint, transient=False)
-
-
 def _script_failure(done: Completed, *, begun: bool) -> Failure:
     if done.ended == "timeout":
         reason = f"no end after {done.seconds:.0f} s"
         return Failure(Scope.ENDPOINT, "endpoint took too long", reason, "raise general.timeout")
     if done.exit_code == 127:
-        hint = (
-            "the endpoint needs sh, head, GNU coreutils and findutils on the PATH of a login without terminal"
-        )
-        return Failure(Scope.ENDPOINT, "program missing at the endpoint", _words(done), hint, transient=False)
+        return program_missing("sh, head, GNU coreutils and findutils", _words(done))
+    if (found := endpoint_failure(done.stderr_lines)) is not None:
+        return found
     # An account without a shell says so on standard output.
-    refusal = "" if begun else _last_line(done.stdout.decode(errors="backslashreplace"))
+    refusal = "" if begun else next(reversed(lines_of(done.stdout)), "")
     return Failure(Scope.ENDPOINT, "endpoint command failed", done.last_words or refusal or _words(done))
 
 
@@ -474,10 +512,6 @@ def _words(done: Completed) -> str:
 
 def _name(done: Completed) -> str:
     return os.path.basename(os.fsdecode(done.argv[0]))
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _config_value(value: str) -> str:

@@ -1,0 +1,494 @@
+"""Carrying a batch of files into the endpoint's staging: rsync, scp, or a command of one's own."""
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from common.errors import Failure, ProcessError, RemoteError, Scope
+from common.process import Completed, run
+from common.remote import (
+    ENVIRONMENT,
+    Remote,
+    Symptom,
+    connection_failure,
+    endpoint_failure,
+    fill,
+    not_there,
+    quote,
+    recognise,
+    split_template,
+    stalled,
+)
+
+Progress = Callable[[int], None]
+"""Is told the bytes that have gone out so far, as well as that can be known."""
+
+_ARGUMENT_BYTES = 100_000
+"""Of file names in one command: Linux takes 128 KiB in one argument and 2 MiB in all (execve(2))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one worker's transfers may take."""
+
+    bandwidth: int | None = None
+    """Bytes a second."""
+    timeout: float | None = None
+    """Seconds of wall-clock time for one command."""
+    stall_timeout: float | None = None
+    """Seconds without a byte moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a transfer, as far as this side can know; the endpoint has the last word."""
+
+    layout: Literal["tree", "numbered"] = "tree"
+    """``tree``: file ``a/b`` is at ``<dest>/a/b``. ``numbered``: at ``<dest>/<k>/b``, where
+    ``directories[k]`` is ``a``."""
+    directories: tuple[bytes, ...] = ()
+    failures: Mapping[bytes, Failure] = field(default_factory=dict)
+    """Of single files, all of scope ``FILE``: they were not sent."""
+    failure: Failure | None = None
+    """Of the transfer. Scope ``FILE``: it is the reason for those that have not arrived, but others
+    may have. Any other scope: something else than the files has to change first."""
+    exit_code: int | None = None
+    bytes: int = 0
+    """That went out, as well as that can be known."""
+
+    @property
+    def error(self) -> str:
+        """The failure of the transfer in words, or nothing."""
+        return self.failure.reason if self.failure else ""
+
+
+class Transport(Protocol):
+    """Carries files. It answers with failures and raises nothing that it can foresee."""
+
+    @property
+    def name(self) -> str: ...
+
+    def send(
+        self, root: bytes, paths: Sequence[bytes], dest: bytes, *, progress: Progress | None = None
+    ) -> Sent:
+        """Bring files below ``root`` into ``dest`` at the endpoint.
+
+        Parameters
+        ----------
+        root
+            An absolute path.
+        paths
+            Relative to ``root``, of any bytes. A symbolic link is neither sent nor followed.
+        dest
+            An absolute path whose last part is a plain name of ours, in a directory that is there.
+            It is made if need be; what an earlier, broken attempt left in it does no harm.
+
+        Returns
+        -------
+        Sent
+            With content, permission bits and modification times kept, as far as the command can.
+            That a file is not in ``failures`` does not mean that it has arrived.
+        """
+        ...
+
+
+class Rsync:
+    """One rsync for the batch, through the worker's kept connection."""
+
+    name = "rsync"
+
+    def __init__(self, remote: Remote, limits: Limits) -> None:
+        self._remote, self._limits = remote, limits
+
+    def send(
+        self, root: bytes, paths: Sequence[bytes], dest: bytes, *, progress: Progress | None = None
+    ) -> Sent:
+        batch = _Batch(root, paths)
+        if not batch.good:
+            return batch.sent()
+        # Without "./" rsync takes "#name" and ";name" for comments.
+        names = b"".join(b"./" + path + b"\0" for path in batch.good)
+        try:
+            done = self._remote.run(
+                self._argv(root, dest),
+                stdin=names,
+                timeout=self._limits.timeout,
+                stall_timeout=self._limits.stall_timeout,
+                on_progress=progress,
+            )
+        except RemoteError as error:
+            return batch.sent(failure=error.failure)
+        return batch.sent(done, failure=self._failure(done))
+
+    def _argv(self, root: bytes, dest: bytes) -> list[str | bytes]:
+        target = os.fsencode(self._remote.site.target)
+        argv: list[str | bytes] = [
+            "rsync",
+            "--files-from=-",
+            "--from0",
+            # Directories are made as they are needed, with rights of their own.
+            "--no-implied-dirs",
+            "--perms",
+            "--times",
+            "--whole-file",
+            # No name but the file's own ever appears; what is cut off is written again.
+            "--inplace",
+            # The endpoint's path goes through the protocol, past any shell, with every rsync since 3.0.
+            "--protect-args",
+            "--rsh=" + " ".join(_rsh_word(word) for word in self._remote.ssh_argv),
+        ]
+        if self._limits.bandwidth:
+            argv.append(f"--bwlimit={max(1, self._limits.bandwidth // 1024)}")
+        if self._limits.stall_timeout:
+            # For the rsync at the endpoint, which nobody ends when the network has gone silent.
+            argv.append(f"--timeout={max(1, round(self._limits.stall_timeout))}")
+        # The slash: rsync would give the name of the directory to a file that comes alone.
+        return [*argv, "--", root.rstrip(b"/") + b"/", target + b":" + dest + b"/"]
+
+    def _failure(self, done: Completed) -> Failure | None:
+        if done.exit_code == 0:
+            return None
+        lines = done.stderr_lines
+        return (
+            _broken_off(done)
+            or self._remote.failure(done)
+            or recognise(_RSYNC_SYMPTOMS, Scope.ENDPOINT, lines)
+            or endpoint_failure(line for line in lines if _RSYNC_FAR.search(line))
+            or _rsync_failure(done.exit_code, lines)
+        )
+
+
+class Scp:
+    """One scp for the batch: of a tree of symbolic links to its files, which scp follows."""
+
+    name = "scp"
+
+    def __init__(self, remote: Remote, limits: Limits) -> None:
+        self._remote, self._limits = remote, limits
+
+    def send(
+        self, root: bytes, paths: Sequence[bytes], dest: bytes, *, progress: Progress | None = None
+    ) -> Sent:
+        batch = _Batch(root, paths)
+        if not batch.good:
+            return batch.sent()
+        parent, name = os.path.split(dest)
+        with _tree_of_links(os.fsencode(self._remote.runtime), name, batch) as tree:
+            try:
+                done = self._remote.run(
+                    self._argv(tree, parent),
+                    timeout=self._limits.timeout,
+                    stall_timeout=self._limits.stall_timeout,
+                    on_progress=progress,
+                )
+            except RemoteError as error:
+                return batch.sent(failure=error.failure)
+        return batch.sent(done, failure=self._failure(done))
+
+    def _argv(self, tree: bytes, parent: bytes) -> list[str | bytes]:
+        # Not -q: that would silence ssh as well.
+        argv: list[str | bytes] = ["scp", "-r", "-p", "-B", "-F", str(self._remote.config)]
+        if self._limits.bandwidth:
+            argv += ["-l", str(max(1, self._limits.bandwidth * 8 // 1024))]
+        target = os.fsencode(self._remote.site.target)
+        return [*argv, "--", tree, target + b":" + self._far_path(parent) + b"/"]
+
+    def _far_path(self, path: bytes) -> bytes:
+        """The path as scp wants it: only since OpenSSH 9 is it not read by a shell there."""
+        if re.fullmatch(rb"[A-Za-z0-9_./+-]*", path) or _ssh_major_version() >= 9:
+            return path
+        return quote(path)
+
+    def _failure(self, done: Completed) -> Failure | None:
+        if done.exit_code == 0:
+            return None
+        far = [line for line in done.stderr_lines if not _SCP_NEAR.search(line)]
+        return (
+            _broken_off(done)
+            or recognise(_SCP_SYMPTOMS, Scope.ENDPOINT, far)
+            or self._remote.failure(done)
+            or connection_failure(far)
+            or endpoint_failure(far)
+            or _incomplete(done.stderr_lines)
+        )
+
+
+class Command:
+    """The operator's own command: one for each file (``{file}``), or for those of a directory (``{batch}``).
+
+    Parameters
+    ----------
+    template
+        Its words are split first and the placeholders filled after, so that no value is split or
+        read by a shell. ``{dest}`` is a directory at the endpoint, made before.
+    """
+
+    name = "commands"
+
+    def __init__(self, template: str, remote: Remote, limits: Limits) -> None:
+        self._words = split_template(template)
+        self._remote, self._limits = remote, limits
+
+    def send(
+        self, root: bytes, paths: Sequence[bytes], dest: bytes, *, progress: Progress | None = None
+    ) -> Sent:
+        batch = _Batch(root, paths)
+        if not batch.good:
+            return batch.sent()
+        groups = _by_directory(batch.good)
+        batch.directories = tuple(groups)
+        try:
+            self._make_directories(dest, len(groups))
+            return self._carry_all(batch, list(groups.values()), dest, progress)
+        except RemoteError as error:
+            return batch.sent(failure=error.failure)
+
+    def _make_directories(self, dest: bytes, count: int) -> None:
+        numbers = " ".join(str(number) for number in range(count))
+        where = os.fsdecode(quote(dest))
+        self._remote.run_script(
+            f"mkdir -p -- {where} && cd -- {where} && mkdir -p {numbers}",
+            timeout=self._limits.timeout,
+            stall_timeout=self._limits.stall_timeout,
+        )
+
+    def _carry_all(
+        self, batch: "_Batch", groups: list[list[bytes]], dest: bytes, progress: Progress | None
+    ) -> Sent:
+        gone = 0
+        first: Failure | None = None
+        for number, group in enumerate(groups):
+            for share in self._shares(group):
+                done = self._carry(batch.root, share, b"%s/%d" % (dest, number), progress, gone)
+                failure = self._failure(done)
+                if failure is None:
+                    gone += sum(batch.sizes[path] for path in share)
+                elif failure.scope is not Scope.FILE:
+                    return batch.sent(done, failure=failure)
+                elif len(share) == 1:
+                    batch.failures[share[0]] = failure
+                else:
+                    first = first or failure
+        return batch.sent(failure=first, gone=gone)
+
+    def _shares(self, paths: Sequence[bytes]) -> Iterator[list[bytes]]:
+        """The files of a directory, as many together as one command takes."""
+        share: list[bytes] = []
+        room = _ARGUMENT_BYTES
+        for path in paths:
+            if share and (b"{batch}" not in self._words or room < len(path)):
+                yield share
+                share, room = [], _ARGUMENT_BYTES
+            share.append(path)
+            room -= len(path)
+        yield share
+
+    def _carry(
+        self, root: bytes, share: Sequence[bytes], dest: bytes, progress: Progress | None, gone: int
+    ) -> Completed:
+        files = [os.path.join(root, path) for path in share]
+        values = {key: os.fsencode(value) for key, value in self._remote.site.parameters.items()}
+        values |= {"dest": dest, "file": files[0]}
+        argv: list[str | bytes] = []
+        for word in self._words:
+            argv += files if word == b"{batch}" else fill([word], values)
+        try:
+            return run(
+                argv,
+                timeout=self._limits.timeout,
+                stall_timeout=self._limits.stall_timeout,
+                on_progress=(lambda count: progress(gone + count)) if progress else None,
+                env=ENVIRONMENT,
+            )
+        except ProcessError as error:
+            raise RemoteError(not_there(error)) from error
+
+    def _failure(self, done: Completed) -> Failure | None:
+        if done.exit_code == 0:
+            return None
+        # Of an unknown program's messages only these tell for sure that no file is to blame: nothing
+        # is written on this side.
+        full = [line for line in done.stderr_lines if _WRITING_FAILED.search(line)]
+        reason = done.last_words or f"exit code {done.exit_code}"
+        return (
+            _broken_off(done)
+            or connection_failure(done.stderr_lines)
+            or endpoint_failure(full)
+            or Failure(Scope.FILE, "transfer command failed", reason)
+        )
+
+
+_RSYNC_PARTIAL = (23, 24, 25)
+_RSYNC_CONNECTION = (10, 12, 30, 35)
+_RSYNC_NEAR = (1, 2, 3, 4, 5, 13, 14, 21, 22)
+# Since 3.2 a message names its process in brackets; before, only the receiving side does these things.
+# That attributes can't be set is no reason not to look at what has arrived.
+_RSYNC_FAR = re.compile(
+    r"^rsync: (?!.*failed to set )(\[(receiver|generator|Receiver|server)\]"
+    r"|(?!\[)(.*\b(mkstemp|mkdir|recv_generator|write failed on|rename|ftruncate|change_dir#[123])\b))"
+)
+_RSYNC_FAR_END = re.compile(r"^rsync error: .*\[(receiver|generator|Receiver|server)=")
+_SCP_NEAR = re.compile(r"^scp: (open local|local |stat local|upload |failed to upload )")
+_WRITING_FAILED = re.compile(r"No space left on device|[Qq]uota exceeded|Read-only file system|write remote ")
+
+_SILENCE = "make the account's start-up files there print nothing unless the shell is interactive"
+_RSYNC_SYMPTOMS = (
+    Symptom(
+        r"rsync: ([Cc]ommand )?not found|Unknown command:? '?rsync|rsync: No such file",
+        "program missing at the endpoint",
+        "install rsync there, on the PATH of a login without terminal, or set endpoint.transfer to scp",
+        transient=False,
+    ),
+    Symptom(r"is your shell clean", "login shell prints", _SILENCE, transient=False),
+    Symptom(
+        r"(change_dir#\d|mkdir) .*No such file",
+        "endpoint staging missing",
+        "create endpoint.staging, or correct it",
+    ),
+)
+_SCP_SYMPTOMS = (
+    Symptom(r"Received message too long", "login shell prints", _SILENCE, transient=False),
+    Symptom(
+        r"subsystem request failed",
+        "program missing at the endpoint",
+        "sshd at the endpoint must offer sftp (Subsystem sftp), or have rsync installed there",
+        transient=False,
+    ),
+    Symptom(
+        r"^scp: (realpath|dest stat) .*No such file",
+        "endpoint staging missing",
+        "create endpoint.staging, or correct it",
+    ),
+    # What scp says when it could not make a directory.
+    Symptom(
+        r"^scp: stat remote: ",
+        "endpoint not writable",
+        "the account must be able to write in endpoint.staging, and its disk have room",
+    ),
+)
+
+
+class _Batch:
+    """The files of one transfer: those that can be sent, and why the others can't."""
+
+    def __init__(self, root: bytes, paths: Sequence[bytes]) -> None:
+        self.root = root
+        self.sizes: dict[bytes, int] = {}
+        self.failures: dict[bytes, Failure] = {}
+        self.directories: tuple[bytes, ...] | None = None
+        """For the numbered layout."""
+        for path in paths:
+            self._look(path)
+
+    @property
+    def good(self) -> list[bytes]:
+        return list(self.sizes)
+
+    def sent(
+        self, done: Completed | None = None, *, failure: Failure | None = None, gone: int | None = None
+    ) -> Sent:
+        """The answer; after a failure every file is looked at again."""
+        total = sum(self.sizes.values()) if gone is None else gone
+        if failure is not None:
+            for path in self.good:
+                self._look(path)
+        return Sent(
+            layout="tree" if self.directories is None else "numbered",
+            directories=self.directories or (),
+            failures=self.failures,
+            failure=failure,
+            exit_code=done.exit_code if done else None,
+            bytes=total if failure is None or gone is not None else 0,
+        )
+
+    def _look(self, path: bytes) -> None:
+        whole = os.path.join(self.root, path)
+        self.sizes.pop(path, None)
+        try:
+            status = os.lstat(whole)
+        except OSError as error:
+            cause = "file vanished" if isinstance(error, FileNotFoundError) else "file unreadable"
+            self.failures[path] = _of_file(cause, whole, error.strerror)
+            return
+        if not stat.S_ISREG(status.st_mode):
+            self.failures[path] = _of_file("not a regular file", whole, "it is something else now")
+        elif not os.access(whole, os.R_OK, effective_ids=True):
+            self.failures[path] = _of_file("file unreadable", whole, "no permission to read it")
+        else:
+            self.sizes[path] = status.st_size
+
+
+@contextmanager
+def _tree_of_links(runtime: bytes, name: bytes, batch: _Batch) -> Iterator[bytes]:
+    """A directory of that name whose files are symbolic links to those of the batch."""
+    above = tempfile.mkdtemp(prefix=b"scp-", dir=runtime)
+    tree = os.path.join(above, name)
+    try:
+        os.mkdir(tree)
+        for directory in _by_directory(batch.good):
+            os.makedirs(os.path.join(tree, directory), exist_ok=True)
+        for path in batch.good:
+            os.symlink(os.path.join(batch.root, path), os.path.join(tree, path))
+        yield tree
+    finally:
+        shutil.rmtree(above, ignore_errors=True)
+
+
+def _by_directory(paths: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+    groups: dict[bytes, list[bytes]] = {}
+    for path in paths:
+        groups.setdefault(os.path.dirname(path), []).append(path)
+    return groups
+
+
+def _of_file(cause: str, path: bytes, reason: str | None) -> Failure:
+    shown = path.decode(errors="backslashreplace")
+    return Failure(Scope.FILE, cause, f"{shown}: {reason}")
+
+
+def _broken_off(done: Completed) -> Failure | None:
+    """The failure of a command that did not end by itself."""
+    if done.ended == "stalled":
+        return stalled(done)
+    if done.ended == "timeout":
+        reason = f"no end after {done.seconds:.0f} s"
+        return Failure(Scope.FILE, "transfer took too long", reason, "raise general.timeout")
+    if done.exit_code < 0:
+        return Failure(Scope.FILE, "transfer was killed", f"ended by signal {-done.exit_code}")
+    return None
+
+
+def _incomplete(lines: Sequence[str]) -> Failure:
+    """Files of the batch are to blame, or nobody knows: what arrived is seen at the endpoint."""
+    return Failure(Scope.FILE, "transfer incomplete", next(iter(lines), "and nothing was said"))
+
+
+def _rsync_failure(code: int, lines: Sequence[str]) -> Failure:
+    """By rsync's exit code (rsync(1), EXIT VALUES) and by which of its processes had the trouble."""
+    reason = next((line for line in lines if line.startswith("rsync: ")), "") or f"rsync ended with {code}"
+    if code in _RSYNC_CONNECTION:
+        return Failure(Scope.CONNECTION, "connection lost", reason, "look at the network between the sites")
+    if code in _RSYNC_PARTIAL:
+        return _incomplete([reason])
+    if code > 128 or any(_RSYNC_FAR_END.search(line) for line in lines):
+        return Failure(Scope.ENDPOINT, "rsync failed at the endpoint", reason)
+    if code in _RSYNC_NEAR:
+        return Failure(Scope.HANDOFF, "rsync failed", reason, "look at rsync's version and its environment")
+    return _incomplete([reason])
+
+
+def _rsh_word(word: str) -> str:
+    """A word as rsync reads it in its --rsh: a quotation mark is doubled, nothing else is special."""
+    return "'" + word.replace("'", "''") + "'"
+
+
+def _ssh_major_version() -> int:
+    """Of OpenSSH, which scp comes with; 0 where it can't be told."""
+    found = re.search(rb"OpenSSH_(\d+)", run(["ssh", "-V"]).stderr)
+    return int(found[1]) if found else 0
