@@ -44,6 +44,8 @@ class Breaker:
     most: float = 5.0
     failure: Failure | None = None
     """Why it is open, or was last."""
+    trips: int = 0
+    """How often it was tripped since it was last closed."""
     _open: bool = field(default=False, init=False)
     _proven: bool = field(default=True, init=False)
     _wait: float = field(default=0.0, init=False)
@@ -60,6 +62,7 @@ class Breaker:
     def trip(self, failure: Failure, now: float) -> bool:
         """Open it, or keep it open and wait longer; tells whether it was closed until now."""
         news = self._proven
+        self.trips += 1
         self._wait = min(self.most, self._wait * 2) if self._wait else self.first
         self._next_probe = now + self._wait
         self._open, self._proven, self.failure = True, False, failure
@@ -79,5 +82,5 @@ class Breaker:
     def close(self) -> bool:
         """Real work succeeded; tells whether that is news."""
         news = not self._proven
-        self._open, self._proven, self._wait, self.failure = False, True, 0.0, None
+        self._open, self._proven, self._wait, self.failure, self.trips = False, True, 0.0, None, 0
         return news

@@ -21,3 +21,6 @@ LIFECYCLE = Lifecycle(
         "vanished": ("found",),
     },
 )
+
+ABSENT = ("held", "vanished")
+"""States of versions that are not in the buffer: one of these that is seen there has come back."""

@@ -1,0 +1,112 @@
+"""What a worker of the handoff manager does: hash, send, have it verified and put in place; and hold."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.entry import Batch, Report
+from common.errors import Failure, RemoteError
+from common.pool import Tell
+from common.remote import Remote
+from common.sweep import sweep_empty_directories
+from common.tasks import Chore, Identify, Task, Work, identify
+from common.transport import Command, Limits, Rsync, Scp, Transport
+from handoff.delivery import Delivery
+from handoff.holding import Holding
+from handoff.lifecycle import HOLD
+from handoff.route import Orders, Route
+from handoff.survey import Survey, survey
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Chore: look around at the endpoint, and clear away what batches of ours left in staging."""
+
+    clean: bool
+    """Clear away everything of this ledger's: right only while no batch is in flight."""
+    leftovers: tuple[bytes, ...] = ()
+    """Directories of batches whose worker died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Chore: remove empty directories from the buffer."""
+
+    older_than: float
+    """In seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CourierRecipe:
+    """Makes couriers."""
+
+    route: Route
+    runtime: Path
+
+    @contextmanager
+    def open(self, number: int, tell: Tell) -> Iterator["Courier"]:
+        with Remote(self.route.site, self.runtime, f"w{number}") as remote:
+            yield Courier(self.route, remote, tell)
+
+
+class Courier:
+    """Carries batches, one after the other, over a connection of its own."""
+
+    def __init__(self, route: Route, remote: Remote, tell: Tell) -> None:
+        self._route = route
+        self._remote = remote
+        self._tell = tell
+
+    def work(self, task: Task) -> object:
+        match task:
+            case Work(batch) if batch.step == HOLD:
+                return self._hold(batch)
+            case Work(batch, Orders() as orders):
+                return self._deliver(batch, orders)
+            case Identify():
+                return identify(self._route.buffer, task)
+            case Chore(Look() as look):
+                return self._look(look)
+            case Chore(Sweep(older_than)):
+                return sweep_empty_directories(self._route.buffer, older_than=older_than, now=time.time())
+        raise TypeError(f"no courier knows what to do with {task!r}")
+
+    def _deliver(self, batch: Batch, orders: Orders) -> Report:
+        delivery = Delivery(
+            self._route,
+            self._remote,
+            self._transport(orders),
+            batch,
+            openssl=orders.openssl,
+            tell=self._tell,
+        )
+        return delivery.run(orders.algorithm)
+
+    def _transport(self, orders: Orders) -> Transport:
+        limits = Limits(self._route.bandwidth, self._route.timeout, self._route.stall_timeout)
+        if orders.transfer == "commands":
+            assert self._route.transfer_template is not None
+            return Command(self._route.transfer_template, self._remote, limits)
+        return Rsync(self._remote, limits) if orders.transfer == "rsync" else Scp(self._remote, limits)
+
+    def _hold(self, batch: Batch) -> Report:
+        began = time.monotonic()
+        self._tell("hold", 0)
+        outcomes = Holding(self._route.buffer, self._route.holding).take(batch.entries)
+        return Report(outcomes, {"hold": time.monotonic() - began})
+
+    def _look(self, look: Look) -> Survey | Failure:
+        try:
+            return survey(
+                self._remote,
+                staging=self._route.staging,
+                buffer=self._route.endpoint_buffer,
+                owner=self._route.owner,
+                keep=() if look.clean else None,
+                leftovers=look.leftovers,
+                patience=self._route.patience,
+            )
+        except RemoteError as error:
+            return error.failure

@@ -1,0 +1,223 @@
+"""One batch on its way: hashed, sent into staging, verified there at rest, and put in place."""
+
+import errno
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+
+from common.entry import Batch, Done, Entry, Failed, Outcome, Report
+from common.errors import Failure, RemoteError, Scope
+from common.files import Algorithm, Checksum, Fence, checksum
+from common.pool import Tell
+from common.remote import Remote
+from common.transport import Sent, Transport
+from common.wording import path as shown
+from handoff.lifecycle import SEND
+from handoff.route import Route
+from handoff.survey import survey
+from handoff.visit import Expected, Result, ask, place
+
+_CHANGED = "was changed while it was being delivered; the new content is a new version"
+
+
+def batch_name(owner: str, batch: Batch) -> bytes:
+    """The name of the directory of a batch in staging; each try has one of its own."""
+    return f"batch-{owner}-{batch.id}".encode()
+
+
+class Delivery:
+    """The delivery of one batch. Each file gets an outcome of its own, whatever happens to the others.
+
+    Parameters
+    ----------
+    openssl
+        Whether the endpoint may verify with openssl.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        remote: Remote,
+        transport: Transport,
+        batch: Batch,
+        *,
+        openssl: bool,
+        tell: Tell,
+    ) -> None:
+        self._route = route
+        self._remote = remote
+        self._transport = transport
+        self._batch = batch
+        self._openssl = openssl
+        self._tell = tell
+        self._phases: dict[str, float] = {}
+        self._outcomes: list[Outcome] = []
+        self._open: dict[bytes, Entry] = {}
+        """By path: the files whose outcome is not known yet."""
+        self._checksums: dict[bytes, Checksum] = {}
+
+    def run(self, algorithm: Algorithm) -> Report:
+        """Deliver; a failure of the whole is the failure of each file that has no outcome yet."""
+        sent = None
+        try:
+            with self._phase("hash"):
+                self._hash(algorithm)
+            self._ask()
+            sent = self._send()
+            self._place(sent)
+        except RemoteError as error:
+            self._fail_rest(error.failure)
+        return Report(
+            tuple(self._outcomes),
+            self._phases,
+            sent.bytes if sent else 0,
+            sent.exit_code if sent else None,
+            sent.error if sent else "",
+        )
+
+    def _hash(self, algorithm: Algorithm) -> None:
+        done = 0
+        for entry in self._batch.entries:
+            source = os.path.join(self._route.buffer, entry.path)
+            try:
+                self._checksums[entry.path], fence = checksum(source, algorithm)
+            except OSError as error:
+                self._outcomes.append(_unreadable(entry, error))
+                continue
+            if fence != entry.fence:
+                self._outcomes.append(Done(entry.id, "vanished", reason=_CHANGED))
+                continue
+            self._open[entry.path] = entry
+            done += entry.fence.size
+            self._tell("hash", done)
+
+    def _ask(self) -> None:
+        """An earlier try may have arrived unseen: then nothing needs to be sent again."""
+        asked = [entry for entry in self._open.values() if entry.claims > 1]
+        if not asked:
+            return
+        with self._phase("ask"):
+            answers = ask(
+                self._remote,
+                buffer=self._route.endpoint_buffer,
+                expected=self._expected(asked),
+                openssl=self._openssl,
+                patience=self._route.patience,
+            )
+        for result in answers.values():
+            # What is not there is sent; a conflict and whatever else shows again when it is placed.
+            if result.verdict == "already":
+                self._settle(result)
+
+    def _send(self) -> Sent | None:
+        if not self._open:
+            return None
+        with self._phase("send"):
+            sent = self._transport.send(
+                self._route.buffer,
+                list(self._open),
+                os.path.join(self._route.staging, self._name),
+                progress=lambda count: self._tell("send", count),
+            )
+        for path, failure in sent.failures.items():
+            entry = self._open.pop(path)
+            self._outcomes.append(self._failed(entry, failure))
+        if sent.failure is not None and sent.failure.scope is not Scope.FILE:
+            self._clear_staging(sent.failure)
+            self._fail_rest(sent.failure)
+        return sent
+
+    def _place(self, sent: Sent | None) -> None:
+        if sent is None or not self._open:
+            return
+        changed = [path for path, entry in self._open.items() if not self._is_unchanged(entry)]
+        for path in changed:
+            self._outcomes.append(Done(self._open.pop(path).id, "vanished", reason=_CHANGED))
+        with self._phase("place"):
+            self._tell("place", self._batch.bytes)
+            placement = place(
+                self._remote,
+                staging=self._route.staging,
+                buffer=self._route.endpoint_buffer,
+                batch=self._name,
+                layout=sent.layout,
+                directories=sent.directories,
+                expected=self._expected(self._open.values()),
+                note=self._route.notes,
+                sent=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                discard=changed,
+                openssl=self._openssl,
+                patience=self._route.patience,
+            )
+        self._phases |= {f"place.{name}": seconds for name, seconds in placement.phases.items()}
+        for result in placement.results.values():
+            # The transfer knows better than the endpoint why something is missing there.
+            known_reason = sent.failure if result.verdict == "missing" else None
+            self._settle(result, known_reason)
+
+    def _settle(self, result: Result, known_reason: Failure | None = None) -> None:
+        """Take the endpoint's word for one file."""
+        entry = self._open.pop(result.path)
+        known = self._checksums[result.path]
+        match result.verdict:
+            case "placed" | "already":
+                reason = "" if result.verdict == "placed" else "it was there already"
+                outcome: Outcome = Done(entry.id, SEND.target, known, entry.fence, reason)
+            case "conflict":
+                outcome = Done(entry.id, "conflict", known, entry.fence, result.reason)
+            case _:
+                failure = known_reason or result.failure
+                assert failure is not None
+                outcome = self._failed(entry, failure)
+        self._outcomes.append(outcome)
+
+    def _fail_rest(self, failure: Failure) -> None:
+        self._outcomes += [self._failed(entry, failure) for entry in self._open.values()]
+        self._open.clear()
+
+    def _failed(self, entry: Entry, failure: Failure) -> Failed:
+        return Failed(entry.id, failure, self._checksums[entry.path], entry.fence)
+
+    def _clear_staging(self, failure: Failure) -> None:
+        """What was sent of a batch that failed must not fill the endpoint's disk."""
+        if failure.scope is not Scope.CONNECTION:
+            with suppress(RemoteError):
+                survey(
+                    self._remote,
+                    staging=self._route.staging,
+                    buffer=self._route.endpoint_buffer,
+                    owner=self._route.owner,
+                    keep=None,
+                    leftovers=[self._name],
+                )
+
+    def _expected(self, entries: Iterable[Entry]) -> list[Expected]:
+        return [Expected(entry.path, entry.fence.size, self._checksums[entry.path]) for entry in entries]
+
+    def _is_unchanged(self, entry: Entry) -> bool:
+        try:
+            return Fence.of(os.lstat(os.path.join(self._route.buffer, entry.path))) == entry.fence
+        except OSError:
+            return False
+
+    @property
+    def _name(self) -> bytes:
+        return batch_name(self._route.owner, self._batch)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._phases[name] = time.monotonic() - began
+
+
+def _unreadable(entry: Entry, error: OSError) -> Outcome:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return Done(entry.id, "vanished", reason="left the buffer before it was delivered")
+    reason = f"{shown(entry.path)} can't be read: {error.strerror}"
+    hint = "give the manager's user the right to read it, or look at the disk"
+    return Failed(entry.id, Failure(Scope.FILE, "can't be read", reason, hint))

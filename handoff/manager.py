@@ -1,0 +1,340 @@
+"""The handoff manager: what it decides, from the start to the stop."""
+
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+
+from common import __version__
+from common.discovery import Discovery
+from common.engine import Claim, Engine, now_ms
+from common.entry import Batch, Done, Failed, Report
+from common.errors import DbbError, Failure, Scope
+from common.files import Algorithm, BufferedFile
+from common.ledger.ledger import Ledger
+from common.ledger.lock import ManagerLock
+from common.ledger.rows import ManagerRow
+from common.lifecycle import Step
+from common.logs import Steady
+from common.orphans import MARK, end_orphans
+from common.pool import Crash, Pool
+from common.retry import Breaker
+from common.room import Room, room_of
+from common.runtime import clear, runtime_directory
+from common.scan import Scanner
+from common.settle import Settling
+from common.signals import Signals
+from common.tasks import Chore, Identify, Task
+from common.watch import Watch
+from common.wording import duration, files, size
+from handoff.config import HandoffConfig
+from handoff.courier import CourierRecipe, Look, Sweep
+from handoff.delivery import batch_name
+from handoff.lifecycle import ABSENT, HOLD, LIFECYCLE, SEND
+from handoff.outlook import Outlook
+from handoff.route import Orders, Route, TransferName
+from handoff.survey import Survey
+
+log = logging.getLogger(__name__)
+
+_SWEEPS_A_LIFE = 8
+"""So often within the time after which empty directories expire they are swept."""
+_LEDGER_FLOOR = 20_000_000
+"""Below so many free bytes on the ledger's disk nothing new is begun: what is in flight must be written."""
+_HOPEFUL_SETBACKS = 3
+"""After so many failures in a row `--once` gives up waiting."""
+_DEADLY_CLAIMS = 3
+"""A file that was claimed more often than this when its worker dies is held to be the reason."""
+_DELIVERED = ("held", "vanished")
+"""States of files that need nothing more."""
+
+
+def serve(
+    config: HandoffConfig,
+    *,
+    once: bool = False,
+    ready: Callable[[], None] = lambda: None,
+    tick: Callable[[], None] | None = None,
+) -> int:
+    """Be the handoff manager until told to stop; with `once`, until nothing is left that can be done.
+
+    Returns the exit code: 0, or 3 when `once` ended with files that could not be delivered.
+
+    Raises
+    ------
+    LedgerHeld
+        Another manager works with this ledger.
+    DbbError
+        It can't begin, or the ledger can't be used any more.
+    """
+    buffer = _directory(config)
+    with ExitStack() as stack:
+        stack.enter_context(ManagerLock(config.ledger_path))
+        ledger = stack.enter_context(Ledger.open(config.ledger_path, LIFECYCLE))
+        runtime = stack.enter_context(runtime_directory(ledger.id))
+        if runtime.was_left_behind:
+            ended = end_orphans(ledger.id)
+            clear(runtime.path)
+            log.warning("the manager before this one was killed; %d processes of it were ended", ended)
+        os.environ[MARK] = ledger.id
+        signals = stack.enter_context(Signals())
+        resumed = ledger.rescue(now_ms=now_ms())
+        watch = stack.enter_context(Watch(buffer))
+        general = config.general
+        scanner = Scanner(buffer, exclude=general.exclude_list)
+        discovery = Discovery(
+            ledger,
+            scanner,
+            Settling(scanner, settle=general.settle),
+            watch,
+            absent=ABSENT,
+            pause=general.pause,
+            bulky_above=general.batch_bytes,
+        )
+        pool: Pool[Task, object] = Pool(
+            general.num_threads, CourierRecipe(_route(config, ledger), runtime.path)
+        )
+        engine = Engine(Handoff(config, ledger), ledger, discovery, pool, general.retry.backoff(), tick=tick)
+        log.info("started: %s in flight before are resumed", files(resumed))
+        ready()
+        engine.run(signals, once=once)
+        left = sum(total.files for total in ledger.totals() if total.state not in _DELIVERED)
+        log.info("stopped")
+        return 3 if once and left else 0
+
+
+def _directory(config: HandoffConfig) -> bytes:
+    """The buffer; it and the holding area must be there, for a missing one may be a missing mount."""
+    for key, path in (("buffer", config.handoff.buffer), ("holding", config.handoff.holding)):
+        if not path.is_dir():
+            raise DbbError(
+                f"handoff.{key}: {path} is not a directory", "mount it, or make it, and start again"
+            )
+    return os.fsencode(config.handoff.buffer)
+
+
+def _route(config: HandoffConfig, ledger: Ledger) -> Route:
+    general, endpoint = config.general, config.endpoint
+    return Route(
+        site=endpoint.site(),
+        owner=ledger.id,
+        buffer=os.fsencode(config.handoff.buffer),
+        holding=os.fsencode(config.handoff.holding),
+        staging=os.fsencode(endpoint.staging),
+        endpoint_buffer=os.fsencode(endpoint.buffer),
+        notes=endpoint.notes,
+        transfer_template=endpoint.commands.transfer,
+        # Every worker has an equal share, so that all together stay within the limit.
+        bandwidth=round(general.bandwidth / general.num_threads) if general.bandwidth else None,
+        timeout=general.timeout,
+        stall_timeout=general.stall_timeout,
+    )
+
+
+class Handoff:
+    """What the handoff manager decides; the craft of its engine."""
+
+    def __init__(self, config: HandoffConfig, ledger: Ledger) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._started_at = now_ms()
+        self._outlook = Outlook(config.general.min_free)
+        self._orders: Orders | None = None
+        self._leftovers: set[bytes] = set()
+        self._holding = Breaker(first=1.0, most=30.0)
+        self._sweep_every = min(3600.0, config.general.expiration_time / _SWEEPS_A_LIFE)
+        self._next_sweep = time.monotonic() + min(self._sweep_every, 60.0)
+        self._steady = Steady()
+        self._disks = {
+            "buffer": os.fsencode(config.handoff.buffer),
+            "holding": os.fsencode(config.handoff.holding),
+            "ledger": os.fsencode(config.ledger_path.parent),
+        }
+        self._room: dict[str, Room] = {}
+        self._measure()
+
+    def chore(self, now: float) -> Chore | None:
+        if self._outlook.is_look_due(now):
+            is_first = self._outlook.survey is None
+            leftovers, self._leftovers = tuple(self._leftovers), set()
+            self._outlook.look_began()
+            return Chore(Look(clean=is_first, leftovers=leftovers))
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._sweep_every
+            return Chore(Sweep(self._config.general.expiration_time))
+        return None
+
+    def chore_done(self, chore: Chore, result: object, now: float) -> None:
+        if not isinstance(chore.what, Look):
+            return
+        if isinstance(result, Survey):
+            self._orders = self._decide(result)
+            self._outlook.looked(result, now)
+        else:
+            self._leftovers.update(chore.what.leftovers)
+            failure = _worker_died(result) if isinstance(result, Crash) else result
+            assert isinstance(failure, Failure)
+            self._outlook.look_failed(failure, now)
+
+    def allowance(self, step: Step, in_flight: Sequence[Batch], now: float) -> Claim | None:
+        running = [batch for batch in in_flight if batch.step == step]
+        if self._lacks_room_for_ledger():
+            return None
+        return self._may_hold(running, now) if step == HOLD else self._may_send(running, now)
+
+    def identify(self, take: Callable[[int, int], tuple[BufferedFile, ...]]) -> Identify | None:
+        if self._ledger.algorithm is None:
+            return None
+        files = take(self._config.general.chunk_size, self._config.general.batch_bytes)
+        return Identify(files, self._ledger.algorithm) if files else None
+
+    def worked(self, batch: Batch, result: object, now: float) -> Report:
+        if isinstance(result, Crash):
+            return self._crashed(batch, result)
+        assert isinstance(result, Report)
+        failures = [outcome.failure for outcome in result.outcomes if isinstance(outcome, Failed)]
+        shared = next((failure for failure in failures if failure.scope is not Scope.FILE), None)
+        if shared is not None:
+            self._fail(batch.step, shared, now)
+        elif any(isinstance(outcome, Done) for outcome in result.outcomes):
+            self._succeed(batch.step)
+        self._tell(batch, result)
+        return result
+
+    def beat(self) -> None:
+        self._measure()
+        failure = self._outlook.failure
+        self._ledger.beat(
+            ManagerRow(
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                version=__version__,
+                started_at=self._started_at,
+                heartbeat_at=now_ms(),
+                endpoint_state=self._outlook.state,
+                endpoint_since=self._outlook.since,
+                endpoint_reason=f"{failure.cause}: {failure.reason}" if failure else "",
+                paused=self._paused(),
+                disk={name: _row(room) for name, room in self._all_room().items()},
+            )
+        )
+
+    def patience(self, now: float) -> float:
+        holding = self._holding.seconds_to_probe(now)
+        waits = [self._outlook.patience(now), self._next_sweep - now]
+        return max(0.0, min(waits if holding is None else [*waits, holding]))
+
+    def hopeful(self) -> bool:
+        unsettled = self._outlook.is_unsettled and self._outlook.setbacks < _HOPEFUL_SETBACKS
+        blocked = self._holding.is_open and self._holding.trips < _HOPEFUL_SETBACKS
+        return unsettled or blocked
+
+    def _decide(self, survey: Survey) -> Orders:
+        """Choose the digest that is fast at the endpoint, and rsync where both ends have it."""
+        fast: Algorithm = "sha256" if survey.openssl or not survey.b2sum else "blake2b"
+        algorithm = self._ledger.choose_algorithm(fast)
+        return Orders(algorithm, self._transfer(survey), survey.openssl)
+
+    def _transfer(self, survey: Survey) -> TransferName:
+        endpoint = self._config.endpoint
+        if endpoint.commands.transfer:
+            return "commands"
+        if endpoint.transfer != "auto":
+            return endpoint.transfer
+        return "rsync" if survey.rsync and shutil.which("rsync") else "scp"
+
+    def _may_send(self, running: Sequence[Batch], now: float) -> Claim | None:
+        if self._orders is None or not self._outlook.may_send(is_sending=bool(running), now=now):
+            return None
+        general = self._config.general
+        bulky = sum(batch.bytes > general.batch_bytes for batch in running)
+        return Claim(
+            general.chunk_size,
+            general.batch_bytes,
+            newest_first=general.order == "newest",
+            # One worker is kept free of bulky files, so that they never hold up the small ones.
+            bulky=None if bulky < max(1, general.num_threads - 1) else False,
+            orders=self._orders,
+        )
+
+    def _may_hold(self, running: Sequence[Batch], now: float) -> Claim | None:
+        if self._holding.probe_due(now):
+            self._holding.probed()
+        if self._holding.is_open or (self._holding.is_half_open and running):
+            return None
+        return Claim(self._config.general.chunk_size, self._config.general.batch_bytes)
+
+    def _fail(self, step: Step, failure: Failure, now: float) -> None:
+        if step == SEND:
+            self._outlook.fail(failure, now)
+            return
+        self._holding.trip(failure, now)
+        if self._steady.due("holding", failure.cause):
+            log.warning("delivered files wait in the buffer: %s; %s", failure.reason, failure.hint)
+
+    def _succeed(self, step: Step) -> None:
+        if step == SEND:
+            self._outlook.succeed()
+        elif self._holding.close():
+            log.info(
+                "the holding area takes files again after %s", duration(self._steady.ended("holding") or 0)
+            )
+
+    def _crashed(self, batch: Batch, crash: Crash) -> Report:
+        """A worker died over a batch: it is resumed; a file that workers die over again and again fails."""
+        if batch.step == SEND:
+            self._leftovers.add(batch_name(self._ledger.id, batch))
+            self._outlook.look_soon()
+        failure = replace(_worker_died(crash), scope=Scope.FILE)
+        suspects = [entry for entry in batch.entries if entry.claims > _DEADLY_CLAIMS]
+        return Report(tuple(Failed(entry.id, failure) for entry in suspects), error=crash.reason)
+
+    def _tell(self, batch: Batch, report: Report) -> None:
+        """One line a batch, and one for each file that did not go on."""
+        done = [o for o in report.outcomes if isinstance(o, Done) and o.state == batch.step.target]
+        seconds = sum(seconds for name, seconds in report.phases.items() if "." not in name)
+        log.info(
+            "%s: %s of %s, %s in %s",
+            batch.step.target,
+            f"{len(done):,}",
+            files(len(batch.entries)),
+            size(batch.bytes),
+            duration(seconds),
+        )
+        for outcome in report.outcomes:
+            if isinstance(outcome, Failed) and outcome.failure.scope is Scope.FILE:
+                log.warning("failed: %s; %s", outcome.failure.reason, outcome.failure.hint)
+            elif isinstance(outcome, Done) and outcome.state != batch.step.target:
+                log.warning("%s: %s", outcome.state, outcome.reason)
+
+    def _measure(self) -> None:
+        for name, directory in self._disks.items():
+            with suppress(OSError):
+                self._room[name] = room_of(directory)
+
+    def _all_room(self) -> dict[str, Room]:
+        return self._room | {f"endpoint_{name}": room for name, room in self._outlook.room.items()}
+
+    def _lacks_room_for_ledger(self) -> bool:
+        room = self._room.get("ledger")
+        return room is not None and room.free_bytes < min(_LEDGER_FLOOR, self._config.general.min_free)
+
+    def _paused(self) -> str:
+        if self._lacks_room_for_ledger():
+            return "the disk of the ledger is full"
+        failure = self._outlook.failure or self._holding.failure
+        return f"{failure.cause}: {failure.hint}" if failure else ""
+
+
+def _worker_died(crash: Crash) -> Failure:
+    hint = "it is resumed; if it comes again, see the log at level DEBUG"
+    return Failure(Scope.HANDOFF, "worker died", crash.reason, hint)
+
+
+def _row(room: Room) -> dict[str, int]:
+    row = {"free_bytes": room.free_bytes, "total_bytes": room.total_bytes}
+    return row if room.free_inodes is None else {**row, "free_inodes": room.free_inodes}

@@ -1,0 +1,139 @@
+"""What the manager knows of the endpoint, and whether there is any sense in sending to it now."""
+
+import logging
+from collections.abc import Mapping
+from typing import Literal
+
+from common.engine import now_ms
+from common.errors import Failure, Scope
+from common.logs import Steady
+from common.retry import Breaker
+from common.room import Room
+from common.wording import duration, size
+from handoff.survey import Survey
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY = 600.0
+"""Seconds between two looks at the endpoint while all goes well."""
+
+
+class Outlook:
+    """Keeps the circuit breaker of the endpoint, and says once what is wrong there, then once a minute.
+
+    Times are seconds by a monotonic clock.
+
+    Parameters
+    ----------
+    min_free
+        Below so many free bytes nothing is sent there.
+    """
+
+    def __init__(self, min_free: int) -> None:
+        self._min_free = min_free
+        self._breaker = Breaker(first=1.0, most=5.0)
+        self._steady = Steady()
+        self._is_looking = False
+        self._next_look = 0.0
+        self._reachable: bool | None = None
+        self.survey: Survey | None = None
+        """The newest one that succeeded."""
+        self.room: Mapping[str, Room] = {}
+        """Of ``staging`` and ``buffer``."""
+        self.since: int | None = None
+        """Since when it is what `state` says, in milliseconds since the epoch."""
+
+    @property
+    def state(self) -> Literal["reachable", "unreachable", "unknown"]:
+        if self._reachable is None:
+            return "unknown"
+        return "reachable" if self._reachable else "unreachable"
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why nothing is sent there; None while all is well."""
+        return self._breaker.failure
+
+    @property
+    def setbacks(self) -> int:
+        """How often it has failed since all was well."""
+        return self._breaker.trips
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether a look is under way, or the first one or the next probe is still to come."""
+        return self._is_looking or self.survey is None or self._breaker.is_open
+
+    def is_look_due(self, now: float) -> bool:
+        due = self._breaker.probe_due(now) if self._breaker.is_open else now >= self._next_look
+        return due and not self._is_looking
+
+    def patience(self, now: float) -> float:
+        """Seconds until a look is due."""
+        probe = self._breaker.seconds_to_probe(now)
+        if self._is_looking:
+            return _LOOK_EVERY
+        return max(0.0, self._next_look - now) if probe is None else probe
+
+    def look_began(self) -> None:
+        self._is_looking = True
+
+    def look_soon(self) -> None:
+        """Let the next look come as soon as it can (there is something to clear away)."""
+        self._next_look = 0.0
+
+    def looked(self, survey: Survey, now: float) -> None:
+        """Learn from a look that reached the endpoint."""
+        self._is_looking = False
+        self._next_look = now + _LOOK_EVERY
+        self.survey, self.room = survey, survey.space
+        self._see(reachable=True)
+        failure = survey.failure or self.lack_of_space()
+        if failure:
+            self.fail(failure, now)
+        elif self._breaker.is_open:
+            self._breaker.probed()
+
+    def look_failed(self, failure: Failure, now: float) -> None:
+        self._is_looking = False
+        self.fail(failure, now)
+
+    def may_send(self, *, is_sending: bool, now: float) -> bool:
+        """Whether a batch may be sent now; after a failure one goes first, alone."""
+        if self.survey is None or self._breaker.is_open or (self._breaker.is_half_open and is_sending):
+            return False
+        failure = self.lack_of_space()
+        if failure:
+            self.fail(failure, now)
+        return failure is None
+
+    def fail(self, failure: Failure, now: float) -> None:
+        """Something went wrong that concerns every file."""
+        self._breaker.trip(failure, now)
+        if failure.scope is Scope.CONNECTION:
+            self._see(reachable=False)
+        if self._steady.due("endpoint", failure.cause):
+            log.warning("deliveries wait: %s: %s; %s", failure.cause, failure.reason, failure.hint)
+
+    def succeed(self) -> None:
+        """A batch arrived."""
+        self._see(reachable=True)
+        if self._breaker.close():
+            lasted = self._steady.ended("endpoint") or 0.0
+            log.info("deliveries go on after %s", duration(lasted))
+
+    def lack_of_space(self) -> Failure | None:
+        for name, room in self.room.items():
+            if room.free_bytes < self._min_free:
+                free, floor = size(room.free_bytes), size(self._min_free)
+                return Failure(
+                    Scope.ENDPOINT,
+                    "endpoint full",
+                    f"{free} are free in the endpoint's {name}, below general.min_free of {floor}",
+                    "free space there; it goes on by itself",
+                )
+        return None
+
+    def _see(self, *, reachable: bool) -> None:
+        if reachable is not self._reachable:
+            self._reachable, self.since = reachable, now_ms()
