@@ -264,7 +264,9 @@ class Commands(Generic[Config]):
         from common.ledger.lock import holder
 
         ledger = self._kind.load(config).ledger_path
-        self._screen().stopped(stop(lambda: holder(ledger), timeout))
+        stopped = stop(lambda: holder(ledger), timeout)
+        self._screen().stopped(stopped)
+        raise typer.Exit(1 if stopped.how == "still running" else 0)
 
     def status(
         self,
@@ -412,25 +414,22 @@ class Commands(Generic[Config]):
         from common.control import detach
 
         settings = loaded.logging
+        log = settings.file or loaded.ledger_path.with_suffix(".log")
         if settings.file is None:
-            # A terminal or cron takes no messages from it any more; without a limit they fill the disk.
-            log = loaded.ledger_path.with_suffix(".log")
-            settings = settings.model_copy(
-                update={"file": log, "rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
-            )
-        assert settings.file is not None
+            # Nobody sees its standard error any more; without a limit its messages would fill the disk.
+            limits = {"rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
+            settings = settings.model_copy(update={"file": log, **limits})
 
         def serve(ready: Callable[[], None]) -> int:
             _configure_logs(settings, quiet=quiet, debug=debug)
             return self._kind.serve(loaded, once=False, ready=ready, tick=None)
 
-        launched = detach(serve, settings.file)
-        if launched.message:
+        launched = detach(serve, log)
+        if launched.message and not (quiet and launched.exit_code == 0):
             _tell(self._kind.program, DbbError(launched.message, launched.hint), debug=False)
         elif launched.pid is not None and not quiet:
-            self._screen().say(
-                f"{self._kind.program} is up, process {launched.pid}; its messages go to {settings.file}"
-            )
+            program = self._kind.program
+            self._screen().say(f"{program} is up, process {launched.pid}; its messages go to {log}")
         raise typer.Exit(launched.exit_code)
 
     def _tell_holder(self, loaded: Config, pid: int, *, quiet: bool) -> None:
@@ -443,7 +442,7 @@ class Commands(Generic[Config]):
                 from common.wording import moment
 
                 since = f", since {moment(row.started_at)}"
-        process = f"process {pid}" if pid else "in another container or on another host"
+        process = f"process {pid}" if pid > 0 else "in another container or on another host"
         self._screen().say(f"{self._kind.program} is running already ({process}{since})")
 
     @contextmanager
@@ -467,9 +466,10 @@ class Commands(Generic[Config]):
     @contextmanager
     def _reader(self, loaded: Config) -> "Iterator[LedgerReader | None]":
         """The ledger; None while there is none."""
+        from common.health import is_there
         from common.ledger.reader import LedgerReader
 
-        if not loaded.ledger_path.exists():
+        if not is_there(loaded.ledger_path):
             yield None
             return
         with LedgerReader.open(loaded.ledger_path, manager=self._kind.lifecycle.manager) as reader:

@@ -44,6 +44,8 @@ _UNFOLDED = 10_000
 """Columns for what is not to be folded at all."""
 _WIDE = 140
 """Columns from which on the blocks of the status stand side by side."""
+_PART = 0.1
+"""Seconds from which on a part of a phase is told."""
 _SILENT = 10.0
 """Seconds without a heartbeat, which comes once a second, that are worth a word."""
 _FAST = 0.25
@@ -417,7 +419,12 @@ def _rides(rides: Sequence[Ride], now_ms: int) -> Table:
     table.add_column("phases, and what went wrong", overflow="fold")
     for ride in rides:
         seconds = ((ride.finished_at or now_ms) - ride.started_at) / 1000
-        told = ", ".join(f"{phase} {wording.duration(spent)}" for phase, spent in ride.phases.items())
+        told = ", ".join(
+            f"{phase} {wording.duration(spent)}"
+            for phase, spent in ride.phases.items()
+            # Of a phase's own parts, only what took long enough to be a reason.
+            if "." not in phase or spent >= _PART
+        )
         if ride.exit_code:
             told += f"\nexit code {ride.exit_code}"
         if ride.error:

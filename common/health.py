@@ -87,6 +87,17 @@ def examine(checks: Sequence[Check]) -> Iterator[Result]:
         yield from look.results(started + look.check.limit)
 
 
+def is_there(ledger: Path) -> bool:
+    """Whether there is a ledger yet; one that can't be looked at is there, and its reader tells why not."""
+    try:
+        os.stat(ledger)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def worst(results: Iterable[Result]) -> Verdict:
     """The verdict on the whole."""
     verdicts = {result.verdict for result in results}
@@ -138,10 +149,7 @@ def common_checks(subject: Subject) -> list[Check]:
         Check("manager", lambda: _manager(subject)),
         Check("files", lambda: _files(subject)),
         Check("clock", lambda: _clock(subject)),
-        *(
-            _room_check(f"space: {name}", place, subject.min_free)
-            for name, place in subject.disks.items()
-        ),
+        *(_room_check(f"space: {name}", place, subject.min_free) for name, place in subject.disks.items()),
         Check("odd files", lambda: _odd_files(subject), limit=_SCAN + 5),
     ]
 
@@ -196,7 +204,7 @@ def _configuration(subject: Subject) -> Iterator[Result]:
 
 def _ledger(subject: Subject) -> Iterator[Result]:
     path = subject.ledger
-    if not path.exists():
+    if not is_there(path):
         place = next(above for above in path.parents if above.exists())
         if os.access(place, os.W_OK | os.X_OK):
             yield ok("ledger", f"{path} will be created by the first start")
@@ -246,7 +254,7 @@ def _heartbeat(row: ManagerRow) -> Result:
 
 def _files(subject: Subject) -> Iterator[Result]:
     """How long files wait, whether any get through, and which are in trouble."""
-    if not subject.ledger.exists():
+    if not is_there(subject.ledger):
         return
     now_ms = time.time_ns() // 1_000_000
     lifecycle = subject.lifecycle
@@ -325,7 +333,7 @@ def _odd_files(subject: Subject) -> Iterator[Result]:
 
 
 def _row(subject: Subject) -> ManagerRow | None:
-    if not subject.ledger.exists():
+    if not is_there(subject.ledger):
         return None
     with LedgerReader.open(subject.ledger, manager=subject.lifecycle.manager) as reader:
         return reader.manager()

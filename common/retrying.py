@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import LedgerError
 from common.ledger.ledger import Ledger
 from common.lifecycle import Lifecycle
 
@@ -41,8 +40,6 @@ def retry(
     LedgerError
         There is no ledger, or it can't be used.
     """
-    if not ledger_path.exists():
-        raise LedgerError(f"there is no ledger at {ledger_path} yet", "start the manager first")
     with Ledger.open(ledger_path, lifecycle, create=False) as ledger:
         if not paths:
             return Retried(ledger.retry(cause=cause, states=states, now_ms=now_ms))

@@ -226,11 +226,13 @@ def _status(
 
 def _manager(row: ManagerRow | None, holder: int | None, now_ms: int) -> ManagerState:
     running = holder is not None
+    # The kernel can't name a process of another container or host.
+    pid = holder if holder is not None and holder > 0 else None
     if row is None:
-        return ManagerState(running, holder or None, None, None)
+        return ManagerState(running, pid, None, None)
     return ManagerState(
         running=running,
-        pid=holder or None,
+        pid=pid,
         since_ms=row.started_at if running else row.heartbeat_at,
         heartbeat_age=max(0.0, (now_ms - row.heartbeat_at) / 1000),
         version=row.version,

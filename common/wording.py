@@ -46,11 +46,13 @@ def frequency(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """The two largest units of a span of time: ``0.4 s``, ``12 s``, ``3 min 5 s``, ``2 d 4 h``."""
+    """The two largest units of a span of time: ``12 ms``, ``0.4 s``, ``3 min 5 s``, ``2 d 4 h``."""
     if seconds < 0:
         return f"-{duration(-seconds)}"
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 else "0 s"
     if seconds < 9.95:
-        return f"{seconds:.1f} s" if seconds >= 0.05 else "0 s"
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     for length, unit, part, part_unit in _SPANS:
         if whole >= length:

@@ -220,7 +220,7 @@ def _orders(config: HandoffConfig, found: Survey) -> Orders:
     elif wish != "auto":
         transfer = wish
     algorithm: Algorithm = "sha256" if found.openssl or not found.b2sum else "blake2b"
-    return Orders(algorithm, transfer, found.rsync_version, found.openssl)
+    return Orders(algorithm, transfer, found.openssl)
 
 
 def _owner(config: HandoffConfig) -> str:

@@ -31,6 +31,7 @@ def test_a_size_has_three_figures_and_a_decimal_unit(number: int, told: str) -> 
     ("seconds", "told"),
     [
         (0, "0 s"),
+        (0.012, "12 ms"),
         (0.41, "0.4 s"),
         (12.3, "12 s"),
         (59.6, "1 min"),
