@@ -13,7 +13,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.lock import ManagerLock
 from common.ledger.rows import ManagerRow
 from handoff.lifecycle import LIFECYCLE
-from tests.loopback import Sites, Sshd, write_file
+from tests.loopback import Sites, Sshd, files_below, write_file
 
 Told = dict[str, list[tuple[str, str, str]]]
 
@@ -254,3 +254,65 @@ def test_the_check_reads_nothing_of_the_users_own_ssh(sites: Sites) -> None:
     sites.write_config()
     _, told = _check(sites, env={"HOME": str(sites.directory)})
     assert told["ssh login"][0][0] == "OK"
+
+
+# The canary
+
+
+@pytest.mark.parametrize("transfer", ["rsync", "scp"])
+def test_the_canary_goes_the_whole_way_and_leaves_nothing(sites: Sites, transfer: str) -> None:
+    sites.write_config(endpoint={"transfer": transfer})
+    _check(sites)
+    before = sorted(str(path) for path in sites.directory.rglob("*"))
+    _, told = _check(sites, "--canary")
+    assert [result[0] for result in told["canary"]] == ["OK", "OK", "OK"]
+    assert f"delivered by {transfer}, and verified at rest" in told["canary"][0][1]
+    assert "held" in told["canary"][1][1]
+    assert sorted(str(path) for path in sites.directory.rglob("*")) == before
+
+
+def test_the_canary_goes_by_ones_own_command(sites: Sites) -> None:
+    ssh = sites.sshd.ssh_section()
+    options = " ".join(f"-o {key}={value}" for key, value in dict(ssh["options"]).items())  # type: ignore[call-overload]
+    command = f"scp -Bpq -P {ssh['port']} -i {ssh['identity']} {options} {{file}} {{host}}:{{dest}}"
+    sites.write_config(endpoint={"commands": {"transfer": command}})
+    _, told = _check(sites, "--canary")
+    assert [result[0] for result in told["canary"]] == ["OK", "OK", "OK"]
+    assert "delivered by commands" in told["canary"][0][1]
+
+
+def test_a_canary_that_does_not_arrive_fails_and_is_cleared_away(sites: Sites) -> None:
+    # A command that says that it has sent, and has not.
+    sites.write_config(endpoint={"commands": {"transfer": "true {file} {dest}"}})
+    code, told = _check(sites, "--canary")
+    assert code == 4
+    assert told["canary"][0][0] == "FAIL"
+    assert [path.name for path in sites.staging.iterdir() if path.name.startswith("batch-")] == []
+
+
+def test_a_canary_without_a_connection_fails_and_hides_nothing(own_sites: Sites, own_sshd: Sshd) -> None:
+    own_sshd.stop()
+    _, told = _check(own_sites, "--canary")
+    assert told["canary"][0][1].startswith("connection refused")
+    assert told["buffer"][0][0] == "OK"
+
+
+def test_a_canary_disturbs_no_running_manager(sites: Sites) -> None:
+    config = sites.write_config(general={"settle": 0})
+    write_file(sites.buffer, b"a.fits", b"x" * 1000)
+    with sites.start("start", config):
+        deadline = time.monotonic() + 30
+        while not (sites.holding / "a.fits").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        _, told = _check(sites, "--canary")
+        assert [result[0] for result in told["canary"]] == ["OK", "OK", "OK"]
+        write_file(sites.buffer, b"b.fits", b"y" * 1000)
+        while not (sites.holding / "b.fits").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        counts = json.loads(sites.command("status", config, "--json").stdout)["states"]
+    assert {state: count["files"] for state, count in counts.items() if count["files"]} == {"held": 2}
+    assert sorted(files_below(sites.endpoint_buffer)) == [b"a.fits", b"b.fits"]
+    notes = [line for note in (sites.staging / ".notes").iterdir() for line in note.read_text().splitlines()]
+    assert sorted(json.loads(line)["path"] for line in notes) == ["a.fits", "b.fits"]
