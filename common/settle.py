@@ -164,7 +164,10 @@ class _Probe:
             status = os.fstat(descriptor)
             if Fence.of(status) != file.fence:
                 return Closed.MOOT
-            return Closed.UNKNOWN if self._is_shared(descriptor, status.st_dev) else _lease(descriptor)
+            if self._is_shared(descriptor, status.st_dev):
+                # FUSE grants every lease, NFSv4 refuses all for which the server gave it no delegation.
+                return Closed.UNKNOWN
+            return _lease(descriptor)
         finally:
             os.close(descriptor)
 
