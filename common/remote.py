@@ -180,7 +180,7 @@ class Remote:
         """The failure of the connection that ended a program of `run`; None if that was not it."""
         if done.ended == "stalled":
             return stalled(done)
-        if done.exit_code != 255:
+        if done.exit_code != 255 or done.ended != "exited":
             return None
         if (found := connection_failure(done.stderr_lines)) is not None:
             return found

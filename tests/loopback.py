@@ -10,10 +10,12 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from common.process import Background, Completed, run
+from common.remote import Site
 
 REPOSITORY = Path(__file__).parent.parent
 _NO_OVERRIDE = "-dac_override,-dac_read_search,-fowner"
@@ -74,7 +76,7 @@ class Sshd:
     def __exit__(self, *_: object) -> None:
         self.stop(connections=True)
 
-    def ssh_section(self) -> dict[str, object]:
+    def ssh_section(self) -> dict[str, Any]:
         """The `endpoint.ssh` section of a configuration; nothing of the user's own is read."""
         return {
             "port": self.port,
@@ -86,6 +88,20 @@ class Sshd:
                 "StrictHostKeyChecking": "yes",
             },
         }
+
+    def site(self, **changes: Any) -> Site:
+        """The same as `common.remote` wants it; `changes` replace attributes."""
+        section = self.ssh_section()
+        return Site(
+            **{
+                "host": self.host,
+                "port": self.port,
+                "identity": section["identity"],
+                "config": section["config"],
+                "options": section["options"],
+                **changes,
+            }
+        )
 
     def start(self) -> None:
         """Listen (again), on the same port with the same keys; returns once it answers."""
@@ -137,6 +153,14 @@ class Sshd:
     def sessions(self) -> list[psutil.Process]:
         """The processes of its connections and of what they run."""
         return [process for process in self._descendants() if process.is_running()]
+
+    def running(self) -> list[str]:
+        """The names of these processes."""
+        names = []
+        for process in self.sessions():
+            with suppress(psutil.NoSuchProcess):
+                names.append(process.name())
+        return names
 
     def _descendants(self) -> list[psutil.Process]:
         known = [process for process in self._sessions if process.is_running()]
