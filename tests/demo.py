@@ -66,7 +66,7 @@ class Night:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 only if every file arrived intact and was held."""
     parser = argparse.ArgumentParser(prog="bash env.bash demo", description=__doc__)
-    parser.add_argument("--exposures", type=int, default=6)
+    parser.add_argument("--exposures", type=int, default=5)
     parser.add_argument("--detectors", type=int, default=8)
     parser.add_argument("--pixels", type=int, default=400, help="a side of an image")
     parser.add_argument("--sweep", help=argparse.SUPPRESS)
@@ -74,13 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.sweep:
         return _sweep(options.sweep)
     images = night(exposures=options.exposures, detectors=options.detectors, pixels=options.pixels)
+    # So slow that there is something to see, and to kill: an exposure takes a second or more.
+    bandwidth = 2 * options.detectors * options.pixels**2
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
     directory = Path(tempfile.mkdtemp(prefix="dbb-demo-"))
     try:
         with _swept(directory), Sshd(directory / "sshd") as sshd:
             sites = Sites(directory, sshd)
-            happened = _play(sites, images)
+            happened = _play(sites, images, options.exposures, bandwidth)
             return _tell(sites, happened)
     except KeyboardInterrupt:
         _say(f"\nInterrupted. What there is lies in {directory}")
@@ -90,22 +92,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _play(sites: Sites, images: Iterator[Image]) -> Night:
+def _play(sites: Sites, images: Iterator[Image], exposures: int, bandwidth: int) -> Night:
     config = sites.write_config(
-        # So slow that there is something to see, and something to kill.
-        general={"settle": "0.5s", "bandwidth": "2MB", "num_threads": 4, "exclude_list": [r"\.tmp$"]},
+        general={"settle": "0.5s", "pause": "1s", "num_threads": 4, "bandwidth": bandwidth},
         logging={"file": str(sites.directory / "handoff" / "hdfmgr.log")},
     )
     happened = Night()
     _say(f"Two sites below {sites.directory}, joined by an sshd on port {sites.sshd.port}")
     with _cron(sites, config), Display(sites) as display:
-        for exposure, group in enumerate(groupby(images, key=lambda image: Path(image.path).parent), start=1):
+        for number, group in enumerate(groupby(images, key=lambda image: Path(image.path).parent), start=1):
             for image in group[1]:
                 _expose(sites.buffer, image, happened)
                 display.renew(happened)
-            if exposure == 2:
+            if number == exposures // 2:
                 _kill(sites, happened, display)
-            _rest(1.0, display, happened)
+            _rest(1.5, display, happened)
         deadline = time.monotonic() + _PATIENCE
         while _status(sites).files.get("held", 0) < len(happened.digests) and time.monotonic() < deadline:
             _rest(0.5, display, happened)
@@ -118,13 +119,13 @@ def _expose(buffer: Path, image: Image, happened: Night) -> None:
     """Write an image as instruments do: in one go, slowly, or under another name until it is complete."""
     path = buffer / image.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    way = len(happened.digests) % 3
-    part = path.with_name(f"{path.name}.tmp") if way == 2 else path
+    way = ("at once", "slowly", "renamed")[len(happened.digests) % 3]
+    part = path.with_name(f"{path.name}.tmp") if way == "renamed" else path
     with part.open("wb", buffering=0) as file:
-        step = -(-len(image.content) // (8 if way == 1 else 1))
+        step = -(-len(image.content) // 8)
         for start in range(0, len(image.content), step):
             file.write(image.content[start : start + step])
-            time.sleep(0.1)
+            time.sleep(0.05 if way == "slowly" else 0)
     if part != path:
         part.rename(path)
     happened.digests[os.fsencode(image.path)] = hashlib.sha256(image.content).hexdigest()
@@ -226,7 +227,7 @@ class Display:
         now = time.monotonic()
         if self._table or (now < self._next_line and not at_once):
             return
-        self._next_line = now + 2
+        self._next_line = now + 3
         status = _status(self._sites)
         _say(
             f"{now - self._began:5.1f} s  written {len(happened.digests):3}, delivered {status.delivered:3}, "
@@ -261,25 +262,34 @@ def _tell(sites: Sites, happened: Night) -> int:
     status = _status(sites)
     arrived, held = (_digests(root) for root in (sites.endpoint_buffer, sites.holding))
     left = len(_digests(sites.buffer))
+    program, config = (shlex.quote(str(path)) for path in (REPOSITORY / ".venv/bin/hdfmgr", sites.config))
     good = arrived == happened.digests == held and not left
     _say(f"""
 written     {len(happened.digests)} files, {happened.size / 1e6:.1f} MB, in the handoff buffer
 delivered   {_same(arrived, happened)} in the endpoint's buffer with the digest that they were written with
 held        {_same(held, happened)} in holding with that digest; {left} left in the buffer
 ledger      {", ".join(f"{count} {state}" for state, count in status.files.items() if count) or "empty"}
-killed      manager {happened.killed}, once, by SIGKILL; manager {happened.resumed_by} resumed by itself
-result      {"every file arrived intact, once" if good else "NOT every file arrived: see below"}
+{_fate(happened)}
+result      {"every file arrived intact, once" if good else "NOT every file arrived and is held"}
 
 Everything lies in {sites.directory}
   {sites.buffer}, {sites.holding}
   {sites.staging}, {sites.endpoint_buffer}
 Look at it:
-  {REPOSITORY}/.venv/bin/hdfmgr status {sites.config}
-  {REPOSITORY}/.venv/bin/hdfmgr history {sites.config} {os.fsdecode(next(iter(happened.digests), b""))}
+  {program} status {config}
+  {program} history {config} {os.fsdecode(next(iter(happened.digests), b""))}
   less {sites.directory}/handoff/hdfmgr.log
 Remove it:
   rm -r {sites.directory}""")
     return 0 if good else 1
+
+
+def _fate(happened: Night) -> str:
+    if happened.killed is None:
+        return "killed      nobody: that takes two exposures"
+    return (
+        f"killed      manager {happened.killed}, by SIGKILL; manager {happened.resumed_by} resumed by itself"
+    )
 
 
 def _digests(root: Path) -> dict[bytes, str]:
