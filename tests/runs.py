@@ -1,0 +1,124 @@
+"""Managers at work in a test: started as cron starts them, watched from outside, ended with the test."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import psutil
+
+from common.orphans import MARK
+from tests.loopback import Sites
+
+Answer = TypeVar("Answer")
+
+
+def eventually(look: Callable[[], Answer], *, within: float = 20.0) -> Answer:
+    """What `look` gives, once that is true; a failure if it is not within so many seconds."""
+    deadline = time.monotonic() + within
+    while not (answer := look()):
+        assert time.monotonic() < deadline, f"not within {within} s: {look}"
+        time.sleep(0.02)
+    return answer
+
+
+class Run:
+    """A manager in the foreground, as `hdfmgr start` runs it; a context manager."""
+
+    def __init__(self, sites: Sites, *options: str, env: Mapping[str, str] | None = None) -> None:
+        self._sites = sites
+        self.process = sites.start("start", sites.config, *options, env=env)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.close(grace=10)
+
+    @property
+    def said(self) -> str:
+        """What it has printed, and the managers of these sites before it."""
+        return self._sites.output.read_text(errors="backslashreplace")
+
+    def kill(self) -> None:
+        """SIGKILL to the manager alone, not to its children."""
+        self._signal(signal.SIGKILL)
+        self.process.wait(5)
+
+    def stop(self, within: float = 10.0) -> int | None:
+        """SIGTERM; gives the exit code, or None if it has not ended in time."""
+        self._signal(signal.SIGTERM)
+        return self.process.wait(within)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
+
+
+def rows(sites: Sites, query: str, *values: object) -> list[tuple[Any, ...]]:
+    """What is in the ledger, by a reader of one's own; nothing while there is no ledger."""
+    if not sites.ledger.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{sites.ledger}?mode=ro", uri=True, timeout=10)) as connection:
+        try:
+            return connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):  # it is just being created
+                return []
+            raise
+
+
+def counts(sites: Sites) -> dict[str, int]:
+    """How many versions are in each state; a state without any is left out."""
+    return dict(Counter(state for (state,) in rows(sites, "SELECT state FROM files")))
+
+
+def states(sites: Sites, path: bytes) -> list[str]:
+    """The state of each version of a path, the oldest version first."""
+    return [state for (state,) in rows(sites, "SELECT state FROM files WHERE path = ? ORDER BY id", path)]
+
+
+def owner(sites: Sites) -> str:
+    """The id of the ledger, which marks all that is a manager's; empty while there is no ledger."""
+    return next((value for (value,) in rows(sites, "SELECT value FROM meta WHERE key = 'id'")), "")
+
+
+def children(sites: Sites) -> list[psutil.Process]:
+    """Every living process that a manager of these sites has started, this one or one before."""
+    mark, found = owner(sites), []
+    for process in psutil.process_iter() if mark else ():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def leftovers(sites: Sites) -> list[Path]:
+    """What managers of these sites have left in /tmp and in the endpoint's staging; notes are to stay."""
+    mark = owner(sites)
+    staged = [path for path in sites.staging.rglob("*") if not path.is_dir() and path.suffix != ".jsonl"]
+    batches = list(sites.staging.glob("batch-*"))
+    return sorted({*Path("/tmp").glob(f"dbb-*-{mark}"), *staged, *batches})
+
+
+def stand_in(directory: Path, name: str, script: str) -> dict[str, str]:
+    """Make a shell script that is found in the place of a program; gives the environment where it is.
+
+    In the script, ``$real`` is the program that it stands in for.
+    """
+    real = shutil.which(name)
+    assert real, f"{name} is not installed"
+    directory.mkdir(exist_ok=True)
+    program = directory / name
+    program.write_text(f"#!/bin/sh\nreal={real}\n{script}\n")
+    program.chmod(0o755)
+    return {"PATH": f"{directory}:{os.environ['PATH']}"}
