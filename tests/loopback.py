@@ -193,8 +193,9 @@ class Sshd:
             "PrintMotd no",
             "PrintLastLog no",
         ]
-        if environment:
-            lines.append("SetEnv " + " ".join(f'"{key}={value}"' for key, value in environment.items()))
+        # What the account's own start-up files do (bash reads ~/.bashrc for sshd) is none of a test's business.
+        variables = {"HOME": str(self.directory), **environment}
+        lines.append("SetEnv " + " ".join(f'"{key}={value}"' for key, value in variables.items()))
         powerless &= os.geteuid() == 0
         if shell or noise or powerless:
             lines.append(f"ForceCommand {self._login(shell or '/bin/sh', noise, powerless)}")
