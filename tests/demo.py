@@ -8,13 +8,13 @@ at both ends with that of the image as it was made.
 
 import argparse
 import hashlib
-import json
 import os
 import shlex
 import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +23,9 @@ from pathlib import Path
 
 import psutil
 
+from common.errors import LedgerError
+from common.ledger.lock import holder
+from common.ledger.reader import LedgerReader
 from common.process import Background
 from tests.fits import Image, night
 from tests.loopback import REPOSITORY, Sites, Sshd
@@ -40,15 +43,14 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What `hdfmgr status --json` says, as far as the demo asks."""
+    """The manager that runs, if one does, and the number of files in each state."""
 
     pid: int | None
-    files: dict[str, int]
-    """By state."""
+    files: Counter[str]
 
     @property
     def delivered(self) -> int:
-        return sum(self.files.get(state, 0) for state in ("delivered", "holding", "held"))
+        return sum(self.files[state] for state in ("delivered", "holding", "held"))
 
 
 @dataclass(slots=True)
@@ -108,7 +110,7 @@ def _play(sites: Sites, images: Iterator[Image], exposures: int, bandwidth: int)
                 _kill(sites, happened, display)
             _rest(1.5, display, happened)
         deadline = time.monotonic() + _PATIENCE
-        while _status(sites).files.get("held", 0) < len(happened.digests) and time.monotonic() < deadline:
+        while _status(sites).files["held"] < len(happened.digests) and time.monotonic() < deadline:
             _rest(0.5, display, happened)
         display.renew(happened, at_once=True)
         happened.resumed_by = _status(sites).pid
@@ -135,10 +137,10 @@ def _expose(buffer: Path, image: Image, happened: Night) -> None:
 def _kill(sites: Sites, happened: Night, display: "Display") -> None:
     """SIGKILL the manager as soon as it has something in flight."""
     deadline = time.monotonic() + 10
-    while (status := _status(sites)).pid is None or not status.files.get("sending", 0):
+    while (status := _status(sites)).pid is None or not status.files["sending"]:
         if time.monotonic() > deadline:
             raise DemoError("the manager has nothing in flight")
-        time.sleep(0.05)
+        time.sleep(0.01)
     os.kill(status.pid, signal.SIGKILL)
     happened.killed = status.pid
     display.interject(
@@ -197,13 +199,12 @@ def _has_mark(process: psutil.Process, mark: str) -> bool:
 
 
 def _status(sites: Sites) -> Status:
-    done = sites.command("status", sites.config, "--json")
-    if done.exit_code != 0:
-        return Status(None, {})
-    told = json.loads(done.stdout)
-    manager = told["manager"]
-    files = {state: count["files"] for state, count in told["states"].items()}
-    return Status(manager["pid"] if manager["running"] else None, files)
+    """What `hdfmgr status` would say, read from where it reads it."""
+    files: Counter[str] = Counter()
+    with suppress(LedgerError), LedgerReader.open(sites.ledger, manager="handoff") as reader:
+        for total in reader.totals():
+            files[total.state] += total.files
+    return Status(holder(sites.ledger), files)
 
 
 class Display:
@@ -231,7 +232,7 @@ class Display:
         status = _status(self._sites)
         _say(
             f"{now - self._began:5.1f} s  written {len(happened.digests):3}, delivered {status.delivered:3}, "
-            f"held {status.files.get('held', 0):3}; manager {status.pid or 'not running'}"
+            f"held {status.files['held']:3}; manager {status.pid or 'not running'}"
         )
 
     def interject(self, line: str) -> None:
