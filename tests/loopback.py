@@ -193,7 +193,7 @@ class Sshd:
             "PrintMotd no",
             "PrintLastLog no",
         ]
-        # What the account's own start-up files do (bash reads ~/.bashrc for sshd) is none of a test's business.
+        # No test depends on the account's own start-up files (for sshd, bash reads ~/.bashrc).
         variables = {"HOME": str(self.directory), **environment}
         lines.append("SetEnv " + " ".join(f'"{key}={value}"' for key, value in variables.items()))
         powerless &= os.geteuid() == 0
