@@ -64,7 +64,6 @@ class Sshd:
         directory.mkdir(parents=True, exist_ok=True)
         _make_key(self.identity)
         shutil.copy(self.identity.with_suffix(".pub"), directory / "authorized_keys")
-        (directory / "home").mkdir(exist_ok=True)
         (directory / "ssh_config").touch()
         self.renew_host_key()
         self.announce_host_key()
