@@ -144,8 +144,8 @@ def _kill(sites: Sites, happened: Night, display: "Display") -> None:
     os.kill(status.pid, signal.SIGKILL)
     happened.killed = status.pid
     display.interject(
-        f"SIGKILL to the manager, pid {status.pid}, with {status.files['sending']} files on their way "
-        f"and {status.delivered} delivered. Cron starts the next one."
+        f"SIGKILL to the manager, {status.pid}: {status.files['sending']} files on their way, "
+        f"{status.delivered} delivered. Cron starts another."
     )
 
 
@@ -221,6 +221,8 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._table:
+            time.sleep(1.5)  # for a last look, when all is done
         self._close()
 
     def renew(self, happened: Night, *, at_once: bool = False) -> None:
@@ -266,16 +268,15 @@ def _tell(sites: Sites, happened: Night) -> int:
     program, config = (shlex.quote(str(path)) for path in (REPOSITORY / ".venv/bin/hdfmgr", sites.config))
     good = arrived == happened.digests == held and not left
     _say(f"""
-written     {len(happened.digests)} files, {happened.size / 1e6:.1f} MB, in the handoff buffer
-delivered   {_same(arrived, happened)} in the endpoint's buffer with the digest that they were written with
-held        {_same(held, happened)} in holding with that digest; {left} left in the buffer
+written     {len(happened.digests)} files, {happened.size / 1e6:.1f} MB
+delivered   {_same(arrived, happened)} are in the endpoint's buffer, digests compared
+held        {_same(held, happened)} are in holding, digests compared; {left} left in the buffer
 ledger      {", ".join(f"{count} {state}" for state, count in status.files.items() if count) or "empty"}
 {_fate(happened)}
 result      {"every file arrived intact, once" if good else "NOT every file arrived and is held"}
 
-Everything lies in {sites.directory}
-  {sites.buffer}, {sites.holding}
-  {sites.staging}, {sites.endpoint_buffer}
+Everything lies in {sites.directory}:
+  handoff/buffer, handoff/holding, endpoint/staging, endpoint/buffer
 Look at it:
   {program} status {config}
   {program} history {config} {os.fsdecode(next(iter(happened.digests), b""))}
