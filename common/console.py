@@ -50,6 +50,8 @@ _SILENT = 10.0
 """Seconds without a heartbeat, which comes once a second, that are worth a word."""
 _FAST = 0.25
 """Seconds between two pictures of the live table at least."""
+_SLOW = 5.0
+"""Seconds between two lines where there is no terminal for a table."""
 _SHARE = 150
 """A picture that took long to draw is followed by a pause so many times as long."""
 
@@ -142,7 +144,8 @@ class Screen:
         tells one line now and then instead.
         """
         if not self.is_terminal:
-            yield _Paced(lambda: self._line(look()), least=5.0).tick
+            yield _Paced(lambda: self._line(look()), least=_SLOW).tick
+            self._line(look())
             return
         with Live(console=self._out, auto_refresh=False, redirect_stderr=self._err.is_terminal) as live:
 

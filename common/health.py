@@ -88,14 +88,16 @@ def examine(checks: Sequence[Check]) -> Iterator[Result]:
 
 
 def is_there(ledger: Path) -> bool:
-    """Whether there is a ledger yet; one that can't be looked at is there, and its reader tells why not."""
+    """Whether there is a ledger yet (empty, it is just being made).
+
+    One that can't be looked at is there, and its reader tells why not.
+    """
     try:
-        os.stat(ledger)
+        return os.stat(ledger).st_size > 0
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         return True
-    return True
 
 
 def worst(results: Iterable[Result]) -> Verdict:
