@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Protocol
@@ -11,8 +12,10 @@ from typing import Protocol
 from common.discovery import Discovery
 from common.entry import Batch, Report
 from common.files import BufferedFile
+from common.ledger.faults import LedgerBusy, LedgerFull
 from common.ledger.ledger import Ledger
 from common.lifecycle import Step
+from common.patience import Patience
 from common.pool import Answer, Crash, Pool
 from common.retry import Backoff
 from common.signals import Signals, Wish
@@ -70,6 +73,8 @@ class Engine:
 
     Parameters
     ----------
+    ledger, patience
+        The ledger, and what it waits with while it can't be written.
     grace
         Seconds that work in flight gets to finish once a stop is asked for.
     tick
@@ -80,6 +85,7 @@ class Engine:
         self,
         craft: Craft,
         ledger: Ledger,
+        patience: Patience,
         discovery: Discovery,
         pool: Pool[Task, object],
         backoff: Backoff,
@@ -89,6 +95,7 @@ class Engine:
     ) -> None:
         self._craft = craft
         self._ledger = ledger
+        self._patience = patience
         self._discovery = discovery
         self._pool = pool
         self._backoff = backoff
@@ -112,6 +119,15 @@ class Engine:
         LedgerError
             The ledger can't be used any more.
         """
+        try:
+            self._serve(signals, once=once)
+            self._ledger.rescue(now_ms=now_ms())
+        except (LedgerBusy, LedgerFull) as error:
+            if signals.wish is not Wish.STOP:
+                raise
+            log.warning("stopping: the last results are not written, and asked for again: %s", error)
+
+    def _serve(self, signals: Signals, *, once: bool) -> None:
         self._pool.start()
         try:
             while signals.wish is Wish.GO_ON and not (once and self._is_over()):
@@ -120,7 +136,6 @@ class Engine:
             self._wind_down(signals)
         finally:
             self._pool.close()
-        self._ledger.rescue(now_ms=now_ms())
 
     def _turn(self) -> None:
         """One turn of the loop: look, listen, hand out, and say that it lives."""
@@ -201,15 +216,25 @@ class Engine:
         now = time.monotonic()
         if now >= self._next_beat:
             self._next_beat = now + 1.0
-            self._craft.beat()
-            self._tell_progress()
+            self._beat()
             self._heed_clock(now)
         if self._tick is not None and now >= self._next_tick:
             self._next_tick = now + 0.25
             self._tick()
         if now >= self._next_tend and not self._pool.busy():
             self._next_tend = now + _TEND
-            self._ledger.tend()
+            with suppress(LedgerBusy, LedgerFull):
+                self._ledger.tend()
+
+    def _beat(self) -> None:
+        """Say that it lives; nobody waits for that when the ledger can't be written."""
+        try:
+            self._craft.beat()
+            self._tell_progress()
+        except (LedgerBusy, LedgerFull) as error:
+            self._patience.tell(error)
+        else:
+            self._patience.over()
 
     def _tell_progress(self) -> None:
         for number, task in self._pool.busy().items():

@@ -21,6 +21,7 @@ from common.ledger.rows import ManagerRow
 from common.lifecycle import Step
 from common.logs import Steady
 from common.orphans import MARK, end_orphans
+from common.patience import Patience
 from common.pool import Crash, Pool
 from common.retry import Breaker
 from common.room import Room, room_of
@@ -41,6 +42,8 @@ from handoff.survey import Survey
 
 log = logging.getLogger(__name__)
 
+_LEDGER_WAIT = 0.5
+"""Seconds that SQLite itself waits for another writer, deaf to signals."""
 _SWEEPS_A_LIFE = 8
 """So often within the time after which empty directories expire they are swept."""
 _LEDGER_FLOOR = 20_000_000
@@ -74,14 +77,17 @@ def serve(
     buffer = _directory(config)
     with ExitStack() as stack:
         stack.enter_context(ManagerLock(config.ledger_path))
-        ledger = stack.enter_context(Ledger.open(config.ledger_path, LIFECYCLE))
+        signals = stack.enter_context(Signals())
+        patience = Patience(signals, tick=tick)
+        ledger = stack.enter_context(
+            Ledger.open(config.ledger_path, LIFECYCLE, busy_timeout=_LEDGER_WAIT, patience=patience)
+        )
         runtime = stack.enter_context(runtime_directory(ledger.id))
         if runtime.was_left_behind:
             ended = end_orphans(ledger.id)
             clear(runtime.path)
             log.warning("the manager before this one was killed; %d processes of it were ended", ended)
         os.environ[MARK] = ledger.id
-        signals = stack.enter_context(Signals())
         resumed = ledger.rescue(now_ms=now_ms())
         watch = stack.enter_context(Watch(buffer))
         general = config.general
@@ -98,7 +104,9 @@ def serve(
         pool: Pool[Task, object] = Pool(
             general.num_threads, CourierRecipe(_route(config, ledger), runtime.path)
         )
-        engine = Engine(Handoff(config, ledger), ledger, discovery, pool, general.retry.backoff(), tick=tick)
+        engine = Engine(
+            Handoff(config, ledger), ledger, patience, discovery, pool, general.retry.backoff(), tick=tick
+        )
         log.info("started: %s in flight before are resumed", files(resumed))
         ready()
         engine.run(signals, once=once)

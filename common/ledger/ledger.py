@@ -1,24 +1,30 @@
 """The writing side of the ledger: the verbs by which entries come, are claimed, and move."""
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Concatenate, ParamSpec, Self, TypeVar, cast
 
 from common.entry import Batch, Report
+from common.errors import LedgerError
 from common.files import Algorithm
 from common.ledger import claim, finish, record, resume, schema
 from common.ledger.columns import checksum_columns
-from common.ledger.faults import translated
+from common.ledger.faults import LedgerBusy, LedgerFull, translated
 from common.ledger.landing import Backoff, Verdict
 from common.ledger.rows import FAILED, Found, ManagerRow, Receipt, Recorded, Total, Version
 from common.ledger.states import States
 from common.ledger.totals import totals
 from common.lifecycle import Lifecycle, Step
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 
 _RETRY_PAGE = 2000
 """Entries that one transaction of `retry` moves, so that a running manager is not kept waiting."""
@@ -73,16 +79,41 @@ _RECEIPT = """
 """
 
 
+def _patiently(
+    verb: Callable[Concatenate["Ledger", Arguments], Answer],
+) -> Callable[Concatenate["Ledger", Arguments], Answer]:
+    """Let a verb that was rolled back, for want of the lock or of space, be tried again as a whole."""
+
+    @wraps(verb)
+    def persistently(self: "Ledger", /, *args: Arguments.args, **keywords: Arguments.kwargs) -> Answer:
+        while True:
+            try:
+                return verb(self, *args, **keywords)
+            except (LedgerBusy, LedgerFull) as error:
+                if not self._patience(error):
+                    raise
+
+    return persistently
+
+
 class Ledger:
     """The one writer. Each verb is one short transaction, and raises `LedgerError` where it can't be had.
 
     Times are milliseconds since the epoch and come from the caller.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        lifecycle: Lifecycle,
+        patience: Callable[[LedgerError], bool],
+    ) -> None:
         """Use `open`."""
         self._connection = connection
         self._states = States.of(lifecycle)
+        self._patience = patience
+        self._file = os.stat(path)
         self.path = path
         self.lifecycle = lifecycle
         meta = schema.read_meta(connection)
@@ -98,6 +129,7 @@ class Ledger:
         *,
         create: bool = True,
         busy_timeout: float = 5.0,
+        patience: Callable[[LedgerError], bool] = lambda _: False,
         trace: schema.Trace | None = None,
     ) -> "Ledger":
         """Open a ledger, bring its schema up to date, or create it with the directories above it.
@@ -108,6 +140,9 @@ class Ledger:
             Whether a ledger that isn't there is made.
         busy_timeout
             Seconds to wait for another writer.
+        patience
+            Is asked when a verb found the ledger busy or its disk full, and says, after a while of its
+            own, whether to try again. `beat`, `progress` and `tend` are not worth it.
         trace
             Is given every SQL statement, with its values, as it runs.
 
@@ -127,7 +162,7 @@ class Ledger:
                 connection.execute("PRAGMA foreign_keys = ON")
                 schema.migrate(connection, path, lifecycle, scripts)
                 schema.write_ahead(connection, path)
-                return cls(connection, path, lifecycle)
+                return cls(connection, path, lifecycle, patience)
             except BaseException:
                 connection.close()
                 raise
@@ -153,6 +188,7 @@ class Ledger:
         """What digests are computed with; None until it has been chosen."""
         return self._algorithm
 
+    @_patiently
     def choose_algorithm(self, algorithm: Algorithm) -> Algorithm:
         """Settle on an algorithm, once and for all; returns the one that was chosen first."""
         with self._transaction() as connection:
@@ -161,11 +197,13 @@ class Ledger:
         self._algorithm = chosen
         return chosen
 
+    @_patiently
     def versions(self, paths: Sequence[bytes]) -> dict[bytes, tuple[Version, ...]]:
         """The known versions of each of these paths that has any, newest first."""
         with translated(self.path):
             return record.versions(self._connection, paths)
 
+    @_patiently
     def record(self, found: Sequence[Found], *, now_ms: int) -> Recorded:
         """Enter a page of found files: new versions, known ones that came back, renewed fences.
 
@@ -175,6 +213,7 @@ class Ledger:
         with self._transaction() as connection:
             return record.record(connection, self._states, found, now_ms)
 
+    @_patiently
     def claim(
         self,
         step: Step,
@@ -195,6 +234,7 @@ class Ledger:
         with self._transaction() as connection:
             return claim.claim(connection, wish, now_ms)
 
+    @_patiently
     def finish(self, batch: Batch, report: Report, *, backoff: Backoff, now_ms: int) -> int:
         """Write the outcomes of a batch; returns how many of its entries moved.
 
@@ -206,6 +246,7 @@ class Ledger:
         with self._transaction() as connection:
             return finish.finish(connection, verdict)
 
+    @_patiently
     def rescue(self, *, now_ms: int) -> int:
         """Put everything in flight back to where work on it resumes; returns how many entries.
 
@@ -214,6 +255,7 @@ class Ledger:
         with self._transaction() as connection:
             return resume.rescue(connection, self._states, now_ms)
 
+    @_patiently
     def vanish(self, ids: Sequence[int], *, reason: str, now_ms: int) -> int:
         """Say that the content of these is gone; what is in flight, or settled, stays as it is."""
         with self._transaction() as connection:
@@ -238,23 +280,33 @@ class Ledger:
                 retried += self._retry(resume.Trouble(state, cause or "", path), now_ms)
         return retried
 
+    @_patiently
     def next_due(self, step: Step) -> int | None:
         """When the first entry that failed in this step is to be tried again."""
         with translated(self.path):
             return resume.next_due(self._connection, step)
 
+    @_patiently
     def reschedule(self, by_ms: int) -> int:
         """Shift all times of next tries, after the clock has been set by so much; returns how many."""
         with self._transaction() as connection:
             return resume.reschedule(connection, self._states, by_ms)
 
+    @_patiently
     def totals(self) -> tuple[Total, ...]:
         """Files and bytes by state and cause."""
         with translated(self.path):
             return totals(self._connection)
 
     def beat(self, row: ManagerRow) -> None:
-        """Say that the manager lives, and how."""
+        """Say that the manager lives, and how.
+
+        Raises
+        ------
+        LedgerError
+            Somebody has taken the ledger away: what is written goes into a file without a name.
+        """
+        self._see_that_it_is_in_place()
         values = {**asdict(row), "disk": json.dumps(row.disk)}
         with translated(self.path):
             self._connection.execute(_BEAT, values)
@@ -264,6 +316,7 @@ class Ledger:
         with translated(self.path):
             self._connection.execute(_PROGRESS, (phase, progress_bytes, batch_id))
 
+    @_patiently
     def receipts(self, receipts: Sequence[Receipt]) -> int:
         """Note what the endpoint manager says of known versions; returns how many of these were news."""
         rows = [
@@ -278,11 +331,26 @@ class Ledger:
         with translated(self.path):
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
+    def _see_that_it_is_in_place(self) -> None:
+        try:
+            if os.path.samestat(os.stat(self.path), self._file):
+                return
+        except FileNotFoundError:
+            pass
+        raise LedgerError(
+            f"{self.path}: the ledger was removed or replaced while the manager worked with it",
+            "Put it back, or start again: with a new ledger, files that have arrived already are recognised.",
+        )
+
+    @_patiently
+    def _retry_page(self, trouble: resume.Trouble, now_ms: int) -> int:
+        with self._transaction() as connection:
+            return resume.retry(connection, self._states, trouble, _RETRY_PAGE, now_ms)
+
     def _retry(self, trouble: resume.Trouble, now_ms: int) -> int:
         retried = 0
         while True:
-            with self._transaction() as connection:
-                page = resume.retry(connection, self._states, trouble, _RETRY_PAGE, now_ms)
+            page = self._retry_page(trouble, now_ms)
             retried += page
             if page < _RETRY_PAGE:
                 return retried
