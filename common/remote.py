@@ -89,6 +89,11 @@ class Remote:
         """ssh as rsync is to call it; valid after `connect`."""
         return ("ssh", "-F", str(self.config))
 
+    @property
+    def connected(self) -> bool:
+        """Whether the kept connection is (still) there."""
+        return self._master is not None and not self._lost()
+
     def connect(self) -> None:
         """See that the connection is there: at once if it is, else make it (again).
 
@@ -184,7 +189,7 @@ class Remote:
             return None
         if (found := connection_failure(done.stderr_lines)) is not None:
             return found
-        if self._master and not self._lost():
+        if self.connected:
             # ssh says 255 as well when the far command was ended by a signal.
             return Failure(Scope.ENDPOINT, "endpoint command killed", _words(done))
         return connection_failure(self._log_lines()) or Failure(

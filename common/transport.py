@@ -1,5 +1,6 @@
 """Carrying a batch of files into the endpoint's staging: rsync, scp, or a command of one's own."""
 
+import math
 import os
 import re
 import shutil
@@ -147,7 +148,7 @@ class Rsync:
             argv.append(f"--bwlimit={max(1, self._limits.bandwidth // 1024)}")
         if self._limits.stall_timeout:
             # For the rsync at the endpoint, which nobody ends when the network has gone silent.
-            argv.append(f"--timeout={max(1, round(self._limits.stall_timeout))}")
+            argv.append(f"--timeout={2 * math.ceil(self._limits.stall_timeout)}")
         # The slash: rsync would give the name of the directory to a file that comes alone.
         return [*argv, "--", root.rstrip(b"/") + b"/", target + b":" + dest + b"/"]
 
@@ -160,7 +161,7 @@ class Rsync:
             or self._remote.failure(done)
             or recognise(_RSYNC_SYMPTOMS, Scope.ENDPOINT, lines)
             or endpoint_failure(line for line in lines if _RSYNC_FAR.search(line))
-            or _rsync_failure(done.exit_code, lines)
+            or _rsync_failure(done.exit_code, lines, connected=self._remote.connected)
         )
 
 
@@ -361,7 +362,7 @@ _SCP_SYMPTOMS = (
         transient=False,
     ),
     Symptom(
-        r"^scp: (realpath|dest stat) .*No such file",
+        r"^scp: (realpath|dest stat) .*No such file|^scp: .* exists but is not a directory",
         "endpoint staging missing",
         "create endpoint.staging, or correct it",
     ),
@@ -469,14 +470,14 @@ def _incomplete(lines: Sequence[str]) -> Failure:
     return Failure(Scope.FILE, "transfer incomplete", next(iter(lines), "and nothing was said"))
 
 
-def _rsync_failure(code: int, lines: Sequence[str]) -> Failure:
+def _rsync_failure(code: int, lines: Sequence[str], *, connected: bool) -> Failure:
     """By rsync's exit code (rsync(1), EXIT VALUES) and by which of its processes had the trouble."""
     reason = next((line for line in lines if line.startswith("rsync: ")), "") or f"rsync ended with {code}"
-    if code in _RSYNC_CONNECTION:
-        return Failure(Scope.CONNECTION, "connection lost", reason, "look at the network between the sites")
     if code in _RSYNC_PARTIAL:
         return _incomplete([reason])
-    if code > 128 or any(_RSYNC_FAR_END.search(line) for line in lines):
+    if code in _RSYNC_CONNECTION and not connected:
+        return Failure(Scope.CONNECTION, "connection lost", reason, "look at the network between the sites")
+    if code in _RSYNC_CONNECTION or code > 128 or any(_RSYNC_FAR_END.search(line) for line in lines):
         return Failure(Scope.ENDPOINT, "rsync failed at the endpoint", reason)
     if code in _RSYNC_NEAR:
         return Failure(Scope.HANDOFF, "rsync failed", reason, "look at rsync's version and its environment")
