@@ -21,10 +21,10 @@ class LedgerHeld(DbbError):  # noqa: N818 - it says what is the case
     exit_code: ClassVar[int] = 0
 
     def __init__(self, pid: int, ledger: Path) -> None:
-        who = f"process {pid}" if pid else "in another container"
+        who = f"process {pid}" if pid > 0 else "in another container or on another host"
         super().__init__(f"a manager ({who}) already works with {ledger}")
         self.pid = pid
-        """0 if it lives where its number can't be known."""
+        """Not above 0 if it lives where its number can't be known."""
 
 
 class ManagerLock:

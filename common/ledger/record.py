@@ -123,10 +123,10 @@ def _compare_fences(file: Found, known: Sequence[Version], states: States, chang
     same = next((version for version in known if version.fence == file.fence), None)
     unhashed = next((version for version in known if version.checksum is None), None)
     if same is not None:
-        if same.state == VANISHED:
+        if same.state in states.again and same.checksum is None:
             changes.anew.append((same, file))
         elif same.state in states.again:
-            # It was settled, and yet is here: its fence alone is no proof that it came again.
+            # It was gone, and yet is here: its fence alone is no proof that this is the same content.
             changes.unknown.append(file)
     elif unhashed is not None:
         if _idle(unhashed, states):

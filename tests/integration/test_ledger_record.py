@@ -165,6 +165,12 @@ def test_a_vanished_file_that_comes_back_is_found_again(ledger: Ledger, content:
     assert moves(ledger, 1) == ["found", "vanished", "found"]
 
 
+def test_a_fence_alone_does_not_prove_that_a_vanished_version_came_back(ledger: Ledger) -> None:
+    ledger.record([found(content="light")], now_ms=NOW)
+    ledger.vanish([1], reason="not in the buffer", now_ms=NOW)
+    assert ledger.record([found()], now_ms=NOW).unknown == (found(),)
+
+
 def test_a_conflict_waits_for_a_person_even_when_its_file_is_touched(ledger: Ledger) -> None:
     ledger.record([found()], now_ms=NOW)
     batch = take(ledger)
