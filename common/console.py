@@ -323,7 +323,7 @@ def _disks(disks: Sequence[Disk], forecast: Forecast | None) -> Table:
 
 def _loads(loads: Sequence[Load], width: int) -> Table:
     wide, bars = width >= _WIDE, width >= _PIPE_WIDTH
-    table = _block("  #", "state", "files", "bytes", "done", *([""] if bars else []), "rate", "left")
+    table = _block("  #", "doing", "files", "bytes", "done", *([""] if bars else []), "rate", "left")
     table.columns[1].justify = "left"
     table.add_column("file", no_wrap=True)
     for load in loads:
@@ -331,7 +331,7 @@ def _loads(loads: Sequence[Load], width: int) -> Table:
         bar = [ProgressBar(total=1, completed=share, width=24 if wide else 12)] if bars else []
         table.add_row(
             f"  {load.worker}",
-            f"{load.step} ({load.phase})" if wide and load.phase else load.step,
+            f"{load.step} ({load.phase})" if wide and load.phase else load.phase or load.step,
             wording.count(load.files),
             wording.size(load.bytes),
             *bar,
@@ -350,10 +350,12 @@ def _troubles(troubles: Sequence[Trouble], now_ms: int) -> Table:
     table.add_column("why", overflow="fold", ratio=1)
     table.add_column("next try", justify="right", no_wrap=True)
     for trouble in troubles:
+        path, reason = wording.path(trouble.example), wording.text(trouble.reason)
         why = Text(wording.text(trouble.cause or trouble.state), style="bold")
-        why.append(f"\n{wording.path(trouble.example)}", style="cyan")
-        if trouble.reason and trouble.reason != trouble.cause:
-            why.append(f"\n{wording.text(trouble.reason)}", style="not bold dim")
+        if path not in reason:
+            why.append(f"\n{path}", style="not bold cyan")
+        if reason and reason != trouble.cause:
+            why.append(f"\n{reason}", style="not bold dim")
         table.add_row(
             f" {wording.count(trouble.files)}", Text(trouble.state, style="red"), why, _next(trouble, now_ms)
         )

@@ -67,7 +67,7 @@ class Load:
     files: int
     bytes: int
     done: int
-    """Of these bytes, those that are through."""
+    """Of these bytes, those that are through the phase."""
     seconds: float
     """Since it began."""
 
@@ -78,8 +78,8 @@ class Load:
 
     @property
     def left(self) -> float | None:
-        """Seconds until it is through at that rate."""
-        return max(0, self.bytes - self.done) / self.rate if self.rate else None
+        """Seconds until its bytes are through at that rate; None where that is not known, or past."""
+        return (self.bytes - self.done) / self.rate if self.rate and self.done < self.bytes else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def test_the_status_fits_and_tells_all(capsys: pytest.CaptureFixture[str], width
         ("vanished", "0", "0 B"),
         ("1 min", "720", "12.0", "20.0 MB/s"),
         ("buffer", "120 GB", "12%", "~ 3 h 42 min"),
-        ("0", "sending", "500", "120 MB", "50%", "10.0 MB/s", "6.0 s", "_000123.fits"),
+        ("0", "sending (send)" if width >= 140 else "send", "500", "120 MB", "50%", "10.0 MB/s", "6.0 s"),
         ("2", "failed", "permission denied", "in 12 s"),
         ("1", "failed", "digest differs", "on `retry`"),
     ):
