@@ -1,6 +1,7 @@
 """From a buffer to the ledger: what is there, what of it is new, and what of that has settled."""
 
 import logging
+import time
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 
 from common.files import BufferedFile, Checksum
@@ -16,6 +17,10 @@ log = logging.getLogger(__name__)
 
 _REST = 20
 """While a watch hears of every change, scans take one part in so many of the time at most."""
+_RENEW = 60.0
+"""Seconds between two attempts to watch what could not be watched before."""
+_HELD_OPEN = 300.0
+"""A file that somebody has had open for writing for so many seconds is named."""
 _BACKLOG = 5000
 """Files waiting to be identified beyond which the walk waits for them."""
 
@@ -61,6 +66,9 @@ class Discovery:
         self._unknown: dict[bytes, Found] = {}
         self._in_hand = 0
         self._told: set[bytes] = set()
+        self._lost_events = False
+        self._next_renewal = 0.0
+        self._open_since: dict[bytes, float] = {}
 
     def filenos(self) -> list[int]:
         """What becomes readable when there is something new."""
@@ -68,7 +76,7 @@ class Discovery:
 
     def patience(self, now: float) -> float:
         """Seconds until `advance` has something to do without an event."""
-        if self._walk is not None:
+        if self._walk is not None or self._lost_events:
             return 0.0 if len(self._unknown) < _BACKLOG else 1.0
         settling = self._settling.waiting()
         return min(self._next_walk - now, self._pause if settling is None else settling)
@@ -77,8 +85,9 @@ class Discovery:
         """Take in the events, what has settled since, and one page of the walk when it is due."""
         self._listen(now, now_ms)
         self._enter(self._settling.again(), now_ms)
-        if self._walk is None and now >= self._next_walk:
-            self._walk, self._walk_began = self._scanner.pages(), now
+        if self._walk is None and (now >= self._next_walk or self._lost_events):
+            self._walk, self._walk_began, self._lost_events = self._scanner.pages(), now, False
+            self._keep_watch(now)
         if self._walk is not None and len(self._unknown) < _BACKLOG:
             page = next(self._walk, None)
             if page is not None:
@@ -119,8 +128,8 @@ class Discovery:
     def _listen(self, now: float, now_ms: int) -> None:
         changes = self._watch.changes()
         if changes.overflowed:
-            log.warning("more file events came than the kernel could keep: looking at the whole buffer")
-            self._next_walk = now
+            log.debug("file events were lost: the whole buffer is looked at")
+            self._lost_events = True
         if changes.paths:
             self._consider(self._scanner.look(changes.paths), now_ms, moved_in=changes.moved_in)
 
@@ -136,8 +145,24 @@ class Discovery:
             return True
         return any(version.fence == file.fence and version.state not in self._absent for version in versions)
 
+    def _keep_watch(self, now: float) -> None:
+        """Try again to watch what could not be watched; until that succeeds the walks find what is new."""
+        if self._watch.healthy or now < self._next_renewal:
+            return
+        self._next_renewal = now + _RENEW
+        self._once(
+            b"\0", f"the buffer is not watched, only scanned: {self._watch.reason}; {self._watch.hint}"
+        )
+        self._watch.renew()
+
     def _enter(self, judged: Judged, now_ms: int) -> None:
         self._record([self._found(file) for file in judged.settled], now_ms)
+        now = time.monotonic()
+        for file in judged.open:
+            if now - self._open_since.setdefault(file.path, now) > _HELD_OPEN:
+                self._once(file.path, f"{shown_path(file.path)}: waits, for somebody has it open for writing")
+        for file in judged.settled:
+            self._open_since.pop(file.path, None)
 
     def _record(self, found: list[Found], now_ms: int) -> None:
         if found:

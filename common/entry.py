@@ -24,6 +24,11 @@ class Entry:
     claims: int
     """How often it was claimed for its present step; above 1, an earlier try may have arrived unseen."""
 
+    def __reduce__(self) -> tuple[type["Entry"], tuple[object, ...]]:
+        # As for `Fence`: a batch holds hundreds.
+        checksum, state = self.checksum, self.state
+        return Entry, (self.id, self.path, self.fence, checksum, state, self.attempts, self.claims)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -48,6 +53,9 @@ class Done:
     checksum: Checksum | None = None
     fence: Fence | None = None
     reason: str = ""
+
+    def __reduce__(self) -> tuple[type["Done"], tuple[object, ...]]:
+        return Done, (self.entry_id, self.state, self.checksum, self.fence, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +82,5 @@ class Report:
     """Bytes that went to the endpoint."""
     exit_code: int | None = None
     error: str = ""
+    news: object = None
+    """What was learned beside, for the manager alone."""

@@ -22,6 +22,10 @@ class Fence:
     def of(cls, status: os.stat_result) -> "Fence":
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
+    def __reduce__(self) -> tuple[type["Fence"], tuple[int, int, int, int]]:
+        # Thousands go to workers and back: what dataclasses do for frozen, slotted ones is ten times slower.
+        return Fence, (self.inode, self.size, self.mtime_ns, self.ctime_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
@@ -29,6 +33,9 @@ class Checksum:
 
     algorithm: Algorithm
     digest: str
+
+    def __reduce__(self) -> tuple[type["Checksum"], tuple[Algorithm, str]]:
+        return Checksum, (self.algorithm, self.digest)
 
 
 @dataclass(frozen=True, slots=True)

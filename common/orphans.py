@@ -6,9 +6,7 @@ import time
 import psutil
 
 from common.errors import DbbError
-
-MARK = "DBB_LEDGER"
-"""The environment variable that every process of a manager carries: the id of its ledger."""
+from common.runtime import MARK
 
 
 def end_orphans(ledger_id: str, patience: float = 10.0) -> int:

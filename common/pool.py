@@ -26,6 +26,9 @@ Result = TypeVar("Result")
 TaskIn = TypeVar("TaskIn", contravariant=True)
 ResultOut = TypeVar("ResultOut", covariant=True)
 
+_PROMPT = 2
+"""So many workers are started without waiting."""
+
 Tell = Callable[[str, int], None]
 """How a worker tells what it is at: the phase, and the bytes that have gone through it."""
 
@@ -80,21 +83,37 @@ class _Hand(Generic[Task]):
 
 
 class Pool(Generic[Task, Result]):
-    """A number of workers, each started when there is work for it and again after it has died."""
+    """A number of workers, each started when there is work for it and again after it has died.
 
-    def __init__(self, size: int, recipe: Recipe[Task, Result]) -> None:
+    Parameters
+    ----------
+    size
+        Workers at most.
+    ramp
+        Seconds between the starts of two of them beyond the first two: a worker costs a fifth of a
+        second of a processor to start and connect, which a short rush of work does not earn.
+    """
+
+    def __init__(self, size: int, recipe: Recipe[Task, Result], *, ramp: float = 0.5) -> None:
         self.size = size
         self._recipe = recipe
+        self._ramp = ramp
+        self._last_start = 0.0
         self._hands: dict[int, _Hand[Task]] = {}
 
     def start(self) -> None:
-        """Start them all now, so that they get ready while the parent looks around."""
-        for number in range(self.size):
+        """Start the first two now, so that they get ready while the parent looks around."""
+        for number in range(min(_PROMPT, self.size)):
             self._hand(number)
 
     def idle(self) -> list[int]:
-        """The numbers of the workers that have nothing to do."""
-        return [n for n in range(self.size) if n not in self._hands or self._hands[n].task is None]
+        """The numbers of the workers that have nothing to do, or else of one that may be started."""
+        idle = [number for number, hand in sorted(self._hands.items()) if hand.task is None]
+        if idle or len(self._hands) == self.size:
+            return idle
+        if len(self._hands) >= _PROMPT and time.monotonic() < self._last_start + self._ramp:
+            return []
+        return [next(number for number in range(self.size) if number not in self._hands)]
 
     def busy(self) -> dict[int, Task]:
         """The tasks in flight, by the number of the worker."""
@@ -152,6 +171,7 @@ class Pool(Generic[Task, Result]):
         return self._hands[number]
 
     def _start(self, number: int) -> _Hand[Task]:
+        self._last_start = time.monotonic()
         ours, theirs = socket.socketpair()
         with theirs:
             root = str(Path(__file__).parent.parent)
@@ -183,9 +203,24 @@ def serve() -> None:
         return
     with Connection(descriptor) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         recipe = connection.recv()
-        with recipe.open(number, lambda phase, count: connection.send(Progress(phase, count))) as worker:
+        with recipe.open(number, _Teller(connection).tell) as worker:
             for task in _tasks(connection):
                 connection.send(_answer(worker, task))
+
+
+class _Teller:
+    """Sends progress, four times a second at most."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._phase = ""
+        self._next = 0.0
+
+    def tell(self, phase: str, count: int) -> None:
+        now = time.monotonic()
+        if phase != self._phase or now >= self._next:
+            self._phase, self._next = phase, now + 0.25
+            self._connection.send(Progress(phase, count))
 
 
 def _tasks(connection: Connection) -> Iterator[object]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from common.errors import DbbError
 
+MARK = "DBB_LEDGER"
+"""The environment variable that every process of a manager carries: the id of its ledger."""
 _ROOT = Path("/tmp")
 """Not `tempfile.gettempdir()`: the path of a socket may have 108 bytes, and ssh adds 17 of its own."""
 

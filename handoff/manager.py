@@ -20,21 +20,20 @@ from common.ledger.lock import ManagerLock
 from common.ledger.rows import ManagerRow
 from common.lifecycle import Step
 from common.logs import Steady
-from common.orphans import MARK, end_orphans
 from common.patience import Patience
 from common.pool import Crash, Pool
 from common.retry import Breaker
 from common.room import Room, room_of
-from common.runtime import clear, runtime_directory
+from common.runtime import MARK, Runtime, clear, runtime_directory
 from common.scan import Scanner
 from common.settle import Settling
 from common.signals import Signals
-from common.tasks import Chore, Identify, Task
+from common.tasks import Chore, Identify
 from common.watch import Watch
 from common.wording import duration, files, size
 from handoff.config import HandoffConfig
 from handoff.courier import CourierRecipe, Look, Sweep
-from handoff.delivery import batch_name
+from handoff.delivery import News, batch_name
 from handoff.lifecycle import ABSENT, HOLD, LIFECYCLE, SEND
 from handoff.outlook import Outlook
 from handoff.route import Orders, Route, TransferName
@@ -83,29 +82,19 @@ def serve(
             Ledger.open(config.ledger_path, LIFECYCLE, busy_timeout=_LEDGER_WAIT, patience=patience)
         )
         runtime = stack.enter_context(runtime_directory(ledger.id))
-        if runtime.was_left_behind:
-            ended = end_orphans(ledger.id)
-            clear(runtime.path)
-            log.warning("the manager before this one was killed; %d processes of it were ended", ended)
+        _succeed_a_killed_one(runtime, ledger.id)
         os.environ[MARK] = ledger.id
         resumed = ledger.rescue(now_ms=now_ms())
         watch = stack.enter_context(Watch(buffer))
-        general = config.general
-        scanner = Scanner(buffer, exclude=general.exclude_list)
-        discovery = Discovery(
-            ledger,
-            scanner,
-            Settling(scanner, settle=general.settle),
-            watch,
-            absent=ABSENT,
-            pause=general.pause,
-            bulky_above=general.batch_bytes,
-        )
-        pool: Pool[Task, object] = Pool(
-            general.num_threads, CourierRecipe(_route(config, ledger), runtime.path)
-        )
+        recipe = CourierRecipe(_route(config, ledger), runtime.path)
         engine = Engine(
-            Handoff(config, ledger), ledger, patience, discovery, pool, general.retry.backoff(), tick=tick
+            Handoff(config, ledger),
+            ledger,
+            patience,
+            _discovery(config, ledger, watch),
+            Pool(config.general.num_threads, recipe),
+            config.general.retry.backoff(),
+            tick=tick,
         )
         log.info("started: %s in flight before are resumed", files(resumed))
         ready()
@@ -123,6 +112,31 @@ def _directory(config: HandoffConfig) -> bytes:
                 f"handoff.{key}: {path} is not a directory", "mount it, or make it, and start again"
             )
     return os.fsencode(config.handoff.buffer)
+
+
+def _succeed_a_killed_one(runtime: Runtime, ledger_id: str) -> None:
+    """Work begins only when nothing of a manager that was killed is left."""
+    if runtime.was_left_behind:
+        # Here, because psutil takes longer to import than a start needs to find that all is well.
+        from common.orphans import end_orphans
+
+        ended = end_orphans(ledger_id)
+        clear(runtime.path)
+        log.warning("the manager before this one was killed; %d processes of it were ended", ended)
+
+
+def _discovery(config: HandoffConfig, ledger: Ledger, watch: Watch) -> Discovery:
+    general = config.general
+    scanner = Scanner(os.fsencode(config.handoff.buffer), exclude=general.exclude_list)
+    return Discovery(
+        ledger,
+        scanner,
+        Settling(scanner, settle=general.settle),
+        watch,
+        absent=ABSENT,
+        pause=general.pause,
+        bulky_above=general.batch_bytes,
+    )
 
 
 def _route(config: HandoffConfig, ledger: Ledger) -> Route:
@@ -163,6 +177,8 @@ class Handoff:
             "ledger": os.fsencode(config.ledger_path.parent),
         }
         self._room: dict[str, Room] = {}
+        self._copies = False
+        """Whether the holding area lies on another filesystem than the buffer."""
         self._measure()
 
     def chore(self, now: float) -> Chore | None:
@@ -204,10 +220,12 @@ class Handoff:
         if isinstance(result, Crash):
             return self._crashed(batch, result)
         assert isinstance(result, Report)
+        if isinstance(result.news, News):
+            self._outlook.room = result.news.room or self._outlook.room
         failures = [outcome.failure for outcome in result.outcomes if isinstance(outcome, Failed)]
         shared = next((failure for failure in failures if failure.scope is not Scope.FILE), None)
         if shared is not None:
-            self._fail(batch.step, shared, now)
+            self._fail(batch.step, shared, now, max(entry.fence.size for entry in batch.entries))
         elif any(isinstance(outcome, Done) for outcome in result.outcomes):
             self._succeed(batch.step)
         self._tell(batch, result)
@@ -215,6 +233,7 @@ class Handoff:
 
     def beat(self) -> None:
         self._measure()
+        self._tell_room()
         failure = self._outlook.failure
         self._ledger.beat(
             ManagerRow(
@@ -259,10 +278,12 @@ class Handoff:
         if self._orders is None or not self._outlook.may_send(is_sending=bool(running), now=now):
             return None
         general = self._config.general
+        portion = self._portion(self._outlook.spare, running, on_trial=self._outlook.is_on_trial)
+        if portion is None:
+            return None
         bulky = sum(batch.bytes > general.batch_bytes for batch in running)
         return Claim(
-            general.chunk_size,
-            general.batch_bytes,
+            *portion,
             newest_first=general.order == "newest",
             # One worker is kept free of bulky files, so that they never hold up the small ones.
             bulky=None if bulky < max(1, general.num_threads - 1) else False,
@@ -274,11 +295,30 @@ class Handoff:
             self._holding.probed()
         if self._holding.is_open or (self._holding.is_half_open and running):
             return None
-        return Claim(self._config.general.chunk_size, self._config.general.batch_bytes)
+        lack = self._lack_in_holding()
+        if lack:
+            self._fail(HOLD, lack, now)
+            return None
+        spare = self._spare_in_holding()
+        portion = self._portion(spare, running, on_trial=self._holding.is_half_open)
+        return portion and Claim(*portion)
 
-    def _fail(self, step: Step, failure: Failure, now: float) -> None:
+    def _portion(
+        self, spare: int | None, running: Sequence[Batch], *, on_trial: bool
+    ) -> tuple[int, int] | None:
+        """Files and bytes of a batch: no more than there is space for, and after a failure one file first."""
+        general = self._config.general
+        limit = 1 if on_trial else general.chunk_size
+        if spare is None:
+            return limit, general.batch_bytes
+        spare -= sum(batch.bytes for batch in running)
+        if spare <= 0 and running:
+            return None
+        return limit, max(1, min(general.batch_bytes, spare))
+
+    def _fail(self, step: Step, failure: Failure, now: float, needed: int = 0) -> None:
         if step == SEND:
-            self._outlook.fail(failure, now)
+            self._outlook.fail(failure, now, needed=needed)
             return
         self._holding.trip(failure, now)
         if self._steady.due("holding", failure.cause):
@@ -323,6 +363,36 @@ class Handoff:
         for name, directory in self._disks.items():
             with suppress(OSError):
                 self._room[name] = room_of(directory)
+        with suppress(OSError):
+            buffer, holding = (os.stat(self._disks[name]).st_dev for name in ("buffer", "holding"))
+            self._copies = buffer != holding
+
+    def _tell_room(self) -> None:
+        """Say where space is short on this side, and what waits for it."""
+        floor = self._config.general.min_free
+        for name, waits in (("buffer", "nothing waits for it yet"), ("ledger", "nothing new is begun")):
+            room = self._room.get(name)
+            lacks = self._lacks_room_for_ledger() if name == "ledger" else room and room.free_bytes < floor
+            if not lacks:
+                self._steady.ended(f"room for {name}")
+            elif room and self._steady.due(f"room for {name}"):
+                log.warning("%s are free on the disk of the %s: %s", size(room.free_bytes), name, waits)
+
+    def _spare_in_holding(self) -> int | None:
+        """So many bytes may still be copied there; None within one filesystem, where a move takes none."""
+        room = self._room.get("holding")
+        return room.free_bytes - self._config.general.min_free if room and self._copies else None
+
+    def _lack_in_holding(self) -> Failure | None:
+        spare = self._spare_in_holding()
+        if spare is None or spare >= 0:
+            return None
+        floor = self._config.general.min_free
+        reason = (
+            f"{size(spare + floor)} are free in the holding area, below general.min_free of {size(floor)}"
+        )
+        hint = "free space there; it goes on by itself"
+        return Failure(Scope.HANDOFF, "holding area full", reason, hint)
 
     def _all_room(self) -> dict[str, Room]:
         return self._room | {f"endpoint_{name}": room for name, room in self._outlook.room.items()}

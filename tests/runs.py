@@ -14,7 +14,8 @@ from typing import Any, Self, TypeVar
 
 import psutil
 
-from common.orphans import MARK
+from common.process import Background
+from common.runtime import MARK
 from tests.loopback import Sites
 
 Answer = TypeVar("Answer")
@@ -50,9 +51,8 @@ class Run:
         return self._sites.output.read_text(errors="backslashreplace")
 
     def kill(self) -> None:
-        """SIGKILL to the manager alone, not to its children."""
-        self._signal(signal.SIGKILL)
-        self.process.wait(5)
+        """SIGKILL to the manager; each of its children leads a group of its own, and hears nothing of it."""
+        self.process.kill()
 
     def stop(self, within: float = 10.0) -> int | None:
         """SIGTERM; gives the exit code, or None if it has not ended in time."""
@@ -90,6 +90,27 @@ def states(sites: Sites, path: bytes) -> list[str]:
 def owner(sites: Sites) -> str:
     """The id of the ledger, which marks all that is a manager's; empty while there is no ledger."""
     return next((value for (value,) in rows(sites, "SELECT value FROM meta WHERE key = 'id'")), "")
+
+
+def descendants(process: Background) -> dict[str, list[psutil.Process]]:
+    """The living descendants of a manager: ``worker``, ``master`` (of ssh), and others by their names."""
+    found: dict[str, list[psutil.Process]] = {}
+    pids = [process.pid]
+    for pid in pids:
+        # Much cheaper than a look at all processes, so that those that live for a moment are seen.
+        with suppress(OSError, psutil.NoSuchProcess):
+            pids += [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            if pid != process.pid:
+                child = psutil.Process(pid)
+                found.setdefault(_role(child.cmdline()), []).append(child)
+    return found
+
+
+def _role(argv: list[str]) -> str:
+    name = os.path.basename(argv[0]) if argv else ""
+    if name == "ssh" and "-M" in argv:
+        return "master"
+    return "worker" if name.startswith("python") else name
 
 
 def children(sites: Sites) -> list[psutil.Process]:

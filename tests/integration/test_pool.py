@@ -51,6 +51,20 @@ def test_each_worker_answers_its_own_task(pool: Pool[str, str]) -> None:
     assert pool.idle() == [0, 1]
 
 
+def test_workers_beyond_the_first_two_are_started_one_after_another(trace: Path) -> None:
+    pool: Pool[str, str] = Pool(4, EchoRecipe(str(trace)), ramp=0.5)
+    try:
+        pool.start()
+        assert pool.idle() == [0, 1]
+        pool.submit(0, "tell 1")
+        pool.submit(1, "tell 1")
+        assert pool.idle() == []
+        time.sleep(0.5)
+        assert pool.idle() == [2]
+    finally:
+        pool.close()
+
+
 def test_an_exception_is_told_and_the_worker_lives_on(pool: Pool[str, str]) -> None:
     pool.submit(0, "pid")
     before = answers(pool, 1)
