@@ -40,3 +40,10 @@ class Trend:
         mean = sum(value for _, value in self._samples) / size
         spread = sum((at - middle) ** 2 for at, _ in self._samples)
         return sum((at - middle) * (value - mean) for at, value in self._samples) / spread
+
+    def row(self) -> dict[str, int]:
+        """The slope as the ledger keeps it beside the free space; nothing while too little is known."""
+        change = self.per_second()
+        if change is None:
+            return {}
+        return {"free_bytes_per_second": round(change), "trend_seconds": round(self.seconds)}

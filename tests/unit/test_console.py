@@ -187,6 +187,26 @@ def test_what_retry_could_not_find_is_told(capsys: pytest.CaptureFixture[str]) -
     )
 
 
+def test_a_live_table_is_drawn_seldom_however_often_it_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    looks = []
+
+    def look() -> Status:
+        looks.append(1)
+        return STATUS
+
+    with Screen("hdfmgr").live(look) as tick:
+        for _ in range(10_000):
+            tick()
+    # At once, and at the end.
+    assert len(looks) == 2
+    assert (
+        capsys.readouterr().out.splitlines()
+        == ["hdfmgr: found 1,234, sending 12, held 1,234,567, failed 3; 20.0 MB/s over 1m"] * 2
+    )
+
+
 def _version(state: str, *, due_at: int | None = None) -> VersionStory:
     return VersionStory(
         id=7,

@@ -32,3 +32,11 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
         trend.add(second, abs(second - 500))
     assert trend.seconds <= 100
     assert trend.per_second() == pytest.approx(1)
+
+
+def test_the_ledger_keeps_whole_numbers_or_nothing() -> None:
+    trend = Trend()
+    assert trend.row() == {}
+    for second in range(0, 121, 5):
+        trend.add(second, -1_000.5 * second)
+    assert trend.row() == {"free_bytes_per_second": -1_000, "trend_seconds": 120}
