@@ -21,6 +21,9 @@ from common.process import Argv, Background, Completed, lines_of, run
 ENVIRONMENT = {"LC_ALL": "C"}
 """For every program whose messages are read: they are in English then, here and (with SendEnv) there."""
 
+ENDPOINT_FULL = "endpoint full"
+"""The cause of failures for want of space there, whichever program met them."""
+
 _SOCKET_LIMIT = 90
 """ssh binds `<ControlPath>.<16 letters>` first, and a socket's name has 108 bytes (unix(7))."""
 _LOGIN_SECONDS = 20.0
@@ -446,10 +449,10 @@ def connection_failure(lines: Iterable[str]) -> Failure | None:
 _ENDPOINT_SYMPTOMS = (
     Symptom(
         r"No space left on device|write remote .+: Failure",
-        "endpoint disk full",
+        ENDPOINT_FULL,
         "make room at the endpoint, on the filesystem of endpoint.staging",
     ),
-    Symptom(r"[Qq]uota exceeded", "endpoint quota exceeded", "make room at the endpoint, or raise the quota"),
+    Symptom(r"[Qq]uota exceeded", "endpoint over quota", "make room at the endpoint, or raise the quota"),
     Symptom(
         r"Read-only file system|Permission denied|Operation not permitted",
         "endpoint not writable",

@@ -28,6 +28,8 @@ class Look:
     """Clear away everything of this ledger's: right only while no batch is in flight."""
     leftovers: tuple[bytes, ...] = ()
     """Directories of batches whose worker died."""
+    recorded: tuple[bytes, ...] = ()
+    """Receipts that have been noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +76,8 @@ class Courier:
         raise TypeError(f"no courier knows what to do with {task!r}")
 
     def _deliver(self, batch: Batch, orders: Orders) -> Report:
-        delivery = Delivery(
-            self._route,
-            self._remote,
-            self._transport(orders),
-            batch,
-            openssl=orders.openssl,
-            tell=self._tell,
-        )
-        return delivery.run(orders.algorithm)
+        transport = self._transport(orders)
+        return Delivery(self._route, self._remote, transport, batch, orders, self._tell).run()
 
     def _transport(self, orders: Orders) -> Transport:
         limits = Limits(self._route.bandwidth, self._route.timeout, self._route.stall_timeout)
@@ -106,6 +101,7 @@ class Courier:
                 owner=self._route.owner,
                 keep=() if look.clean else None,
                 leftovers=look.leftovers,
+                recorded=look.recorded,
                 patience=self._route.patience,
             )
         except RemoteError as error:

@@ -3,8 +3,9 @@
 import errno
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from common.entry import Batch, Done, Entry, Failed, Outcome, Report
@@ -12,14 +13,24 @@ from common.errors import Failure, RemoteError, Scope
 from common.files import Algorithm, Checksum, Fence, checksum
 from common.pool import Tell
 from common.remote import Remote
+from common.room import Room
 from common.transport import Sent, Transport
 from common.wording import path as shown
+from handoff.exchange import Receipts
 from handoff.lifecycle import SEND
-from handoff.route import Route
+from handoff.route import Orders, Route
 from handoff.survey import survey
 from handoff.visit import Expected, Result, ask, place
 
 _CHANGED = "was changed while it was being delivered; the new content is a new version"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a visit to the endpoint has brought home beside the outcomes of a batch."""
+
+    room: Mapping[str, Room]
+    receipts: Receipts
 
 
 def batch_name(owner: str, batch: Batch) -> bytes:
@@ -28,13 +39,7 @@ def batch_name(owner: str, batch: Batch) -> bytes:
 
 
 class Delivery:
-    """The delivery of one batch. Each file gets an outcome of its own, whatever happens to the others.
-
-    Parameters
-    ----------
-    openssl
-        Whether the endpoint may verify with openssl.
-    """
+    """The delivery of one batch. Each file gets an outcome of its own, whatever happens to the others."""
 
     def __init__(
         self,
@@ -42,28 +47,28 @@ class Delivery:
         remote: Remote,
         transport: Transport,
         batch: Batch,
-        *,
-        openssl: bool,
+        orders: Orders,
         tell: Tell,
     ) -> None:
         self._route = route
         self._remote = remote
         self._transport = transport
         self._batch = batch
-        self._openssl = openssl
+        self._orders = orders
         self._tell = tell
         self._phases: dict[str, float] = {}
+        self._news: News | None = None
         self._outcomes: list[Outcome] = []
         self._open: dict[bytes, Entry] = {}
         """By path: the files whose outcome is not known yet."""
         self._checksums: dict[bytes, Checksum] = {}
 
-    def run(self, algorithm: Algorithm) -> Report:
+    def run(self) -> Report:
         """Deliver; a failure of the whole is the failure of each file that has no outcome yet."""
         sent = None
         try:
             with self._phase("hash"):
-                self._hash(algorithm)
+                self._hash(self._orders.algorithm)
             self._ask()
             sent = self._send()
             self._place(sent)
@@ -75,6 +80,7 @@ class Delivery:
             sent.bytes if sent else 0,
             sent.exit_code if sent else None,
             sent.error if sent else "",
+            self._news,
         )
 
     def _hash(self, algorithm: Algorithm) -> None:
@@ -103,7 +109,7 @@ class Delivery:
                 self._remote,
                 buffer=self._route.endpoint_buffer,
                 expected=self._expected(asked),
-                openssl=self._openssl,
+                openssl=self._orders.openssl,
                 patience=self._route.patience,
             )
         for result in answers.values():
@@ -148,9 +154,11 @@ class Delivery:
                 note=self._route.notes,
                 sent=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 discard=changed,
-                openssl=self._openssl,
+                recorded=self._orders.recorded,
+                openssl=self._orders.openssl,
                 patience=self._route.patience,
             )
+        self._news = News(placement.space, placement.receipts)
         self._phases |= {f"place.{name}": seconds for name, seconds in placement.phases.items()}
         for result in placement.results.values():
             # The transfer knows better than the endpoint why something is missing there.

@@ -7,6 +7,7 @@ from typing import Literal
 from common.engine import now_ms
 from common.errors import Failure, Scope
 from common.logs import Steady
+from common.remote import ENDPOINT_FULL
 from common.retry import Breaker
 from common.room import Room
 from common.wording import duration, size
@@ -31,6 +32,8 @@ class Outlook:
 
     def __init__(self, min_free: int) -> None:
         self._min_free = min_free
+        self._needed = 0
+        """The size of a file that did not fit."""
         self._breaker = Breaker(first=1.0, most=5.0)
         self._steady = Steady()
         self._is_looking = False
@@ -58,6 +61,17 @@ class Outlook:
     def setbacks(self) -> int:
         """How often it has failed since all was well."""
         return self._breaker.trips
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether it has failed, and the next batch is to show whether all is well again."""
+        return self._breaker.is_half_open
+
+    @property
+    def spare(self) -> int | None:
+        """So many bytes may still be sent there; None while that is not known."""
+        free = min((room.free_bytes for room in self.room.values()), default=None)
+        return None if free is None else free - self._min_free
 
     @property
     def is_unsettled(self) -> bool:
@@ -107,8 +121,10 @@ class Outlook:
             self.fail(failure, now)
         return failure is None
 
-    def fail(self, failure: Failure, now: float) -> None:
-        """Something went wrong that concerns every file."""
+    def fail(self, failure: Failure, now: float, *, needed: int = 0) -> None:
+        """Something went wrong that concerns every file; `needed` is the size of the largest of them."""
+        if failure.cause == ENDPOINT_FULL:
+            self._needed = max(self._needed, needed)
         self._breaker.trip(failure, now)
         if failure.scope is Scope.CONNECTION:
             self._see(reachable=False)
@@ -117,6 +133,7 @@ class Outlook:
 
     def succeed(self) -> None:
         """A batch arrived."""
+        self._needed = 0
         self._see(reachable=True)
         if self._breaker.close():
             lasted = self._steady.ended("endpoint") or 0.0
@@ -125,13 +142,13 @@ class Outlook:
     def lack_of_space(self) -> Failure | None:
         for name, room in self.room.items():
             if room.free_bytes < self._min_free:
-                free, floor = size(room.free_bytes), size(self._min_free)
-                return Failure(
-                    Scope.ENDPOINT,
-                    "endpoint full",
-                    f"{free} are free in the endpoint's {name}, below general.min_free of {floor}",
-                    "free space there; it goes on by itself",
-                )
+                lack = f"below general.min_free of {size(self._min_free)}"
+            elif room.free_bytes < min(self._needed, room.total_bytes):
+                lack = f"and {size(self._needed)} are needed for one file"
+            else:
+                continue
+            reason = f"{size(room.free_bytes)} are free in the endpoint's {name}, {lack}"
+            return Failure(Scope.ENDPOINT, ENDPOINT_FULL, reason, "free space there; it goes on by itself")
         return None
 
     def _see(self, *, reachable: bool) -> None:

@@ -41,3 +41,5 @@ class Orders:
     algorithm: Algorithm
     transfer: TransferName
     openssl: bool = False
+    recorded: tuple[bytes, ...] = ()
+    """Receipts that have been noted, and are to be removed there."""

@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import Protocol
 
 from common.errors import Failure, RemoteError, Scope
-from common.remote import quote
+from common.remote import ENDPOINT_FULL, quote
 from common.room import Room
 from common.wording import text as printable
 from handoff.exchange import Receipts, is_receipt_name, read_receipts
 
 _CAUSES = {
-    "No space left on device": ("endpoint full", "free space there; it goes on by itself"),
+    "No space left on device": (ENDPOINT_FULL, "free space there; it goes on by itself"),
     "Disk quota exceeded": (
         "endpoint over quota",
         "free space there or raise the quota; it goes on by itself",

@@ -198,7 +198,7 @@ def test_the_connection_of_a_killed_worker_goes_with_it(sshd: Sshd, runtime: Pat
         ("no-such-program || exit 127", Scope.ENDPOINT, "program missing at the endpoint", "no-such-program"),
         ("kill -9 $$", Scope.ENDPOINT, "endpoint command killed", "ssh ended with 255"),
         ("mkdir /proc/x || exit", Scope.ENDPOINT, "endpoint command failed", "/proc/x"),
-        ("head -c 9 /dev/zero > /dev/full", Scope.ENDPOINT, "endpoint disk full", "No space left on device"),
+        ("head -c 9 /dev/zero > /dev/full", Scope.ENDPOINT, "endpoint full", "No space left on device"),
     ],
 )
 def test_a_script_that_fails_is_the_endpoints_affair(

@@ -332,7 +332,7 @@ def test_a_full_disk_is_the_endpoints_fault(make: Make, place: Place, remote: Re
     try:
         paths = place.write([b"a", b"b", b"c"], os.urandom(600_000))
         sent = place.send(make(remote, NO_LIMITS), paths)
-        assert kind(sent.failure) == (Scope.ENDPOINT, "endpoint disk full")
+        assert kind(sent.failure) == (Scope.ENDPOINT, "endpoint full")
         run(["find", str(place.staging), "-mindepth", "1", "-delete"])
         assert kind(place.send(make(remote, NO_LIMITS), paths[:1]).failure) is None
     finally:
@@ -491,7 +491,7 @@ def test_a_tool_that_cannot_connect_is_the_roads_fault(place: Place, sshd: Sshd)
 def test_a_tool_that_finds_the_disk_full_is_the_endpoints_fault(place: Place, sshd: Sshd) -> None:
     tool = "head -c 9 /dev/zero > /dev/full"
     said = send_with(tool, place, sshd, place.write([b"a", b"b"]), "bbcp {file} host:{dest}")
-    assert said.startswith("None ('endpoint', 'endpoint disk full', ")
+    assert said.startswith("None ('endpoint', 'endpoint full', ")
 
 
 def test_a_tool_that_hangs_is_killed(place: Place, sshd: Sshd) -> None:
