@@ -421,7 +421,7 @@ def _transitions(transitions: Sequence[Transition]) -> Table:
 def _rides(rides: Sequence[Ride], now_ms: int) -> Table:
     table = _block(" batch", "state", "worker", "took", "files", "bytes", "rate")
     table.columns[1].justify = "left"
-    table.add_column("phases, and what went wrong", overflow="fold")
+    table.add_column("phases", overflow="fold")
     for ride in rides:
         seconds = ((ride.finished_at or now_ms) - ride.started_at) / 1000
         told = ", ".join(

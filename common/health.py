@@ -272,7 +272,7 @@ def _files(subject: Subject) -> Iterator[Result]:
         yield Result(
             "oldest waiting",
             _graded(age, _OLD),
-            f"{wording.path(oldest.path)} is {oldest.state} since {duration(age)}{why}",
+            f"{wording.path(oldest.path)} has waited for {duration(age)}, and is {oldest.state}{why}",
             f"{subject.program} history {subject.config} PATH" if age >= _OLD[0] else "",
         )
         through = sum(rate.files for rate in delivered.values())

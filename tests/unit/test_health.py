@@ -31,6 +31,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.lock import ManagerLock
 from common.ledger.rows import Found, ManagerRow
 from common.room import Room
+from common.wording import duration
 from handoff.lifecycle import LIFECYCLE, SEND
 
 
@@ -151,7 +152,7 @@ def test_a_file_that_waits_long_is_told(subject: Subject, age: float, verdict: V
     _enter(subject, age=age)
     told = _look(subject)["oldest waiting"]
     assert told.verdict is verdict
-    assert told.detail.startswith("a.fits is found since ")
+    assert told.detail == f"a.fits has waited for {duration(age)}, and is found"
     assert ("history" in told.hint) is (verdict is not Verdict.OK)
 
 
