@@ -3,8 +3,8 @@
 import os
 import pwd
 import shutil
-import time
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 
 import pytest
 
@@ -70,9 +70,11 @@ def env_bash(checkout: Path, *args: str, path: Path | None = None) -> Completed:
 
 
 def test_a_machine_that_has_everything_is_ready_within_a_second(checkout: Path) -> None:
-    began = time.monotonic()
+    # Processor time, since the machine may be busy with the rest of the suite.
+    before = getrusage(RUSAGE_CHILDREN)
     done = env_bash(checkout, "test", "--version")
-    assert time.monotonic() - began < 1
+    after = getrusage(RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
     assert (done.exit_code, done.stderr) == (0, b"")
     assert b"pytest" in done.stdout
 
