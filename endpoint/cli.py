@@ -15,6 +15,11 @@ Words = Annotated[list[str] | None, typer.Argument(metavar="[ARGUMENT]...")]
 
 
 def main() -> NoReturn:
+    run(_PROGRAM, application())
+
+
+def application() -> typer.Typer:
+    """Every verb that there will be."""
     app = frame(_PROGRAM, "Verify, store and catalogue what arrived at the endpoint site. (Not there yet.)")
     for verb in _VERBS:
         app.command(
@@ -22,7 +27,7 @@ def main() -> NoReturn:
             help="Not there yet.",
             context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         )(_refusal(verb))
-    run(_PROGRAM, app)
+    return app
 
 
 def _refusal(verb: str) -> Callable[..., None]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import typer
+
 from common.app import ManagerKind, Places, build, run
 from handoff.lifecycle import LIFECYCLE
 
@@ -14,18 +16,24 @@ if TYPE_CHECKING:
 
 
 def main() -> NoReturn:
-    kind = ManagerKind(
-        program="hdfmgr",
-        about="Carry files from the buffer to the endpoint site, prove that they arrived, and hold them.",
-        example="handoff.yaml",
-        lifecycle=LIFECYCLE,
-        load=_load,
-        effective=_effective,
-        places=_places,
-        serve=_serve,
-        checks=_checks,
+    run("hdfmgr", application())
+
+
+def application() -> typer.Typer:
+    """All of its commands."""
+    return build(
+        ManagerKind(
+            program="hdfmgr",
+            about="Carry files from the buffer to the endpoint site, prove that they arrived, and hold them.",
+            example="handoff.yaml",
+            lifecycle=LIFECYCLE,
+            load=_load,
+            effective=_effective,
+            places=_places,
+            serve=_serve,
+            checks=_checks,
+        )
     )
-    run(kind.program, build(kind))
 
 
 def _load(path: Path) -> "HandoffConfig":

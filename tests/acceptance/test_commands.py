@@ -4,32 +4,40 @@ import json
 import os
 import re
 import sqlite3
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from common.app import run
 from common.entry import Done, Failed, Outcome, Report
 from common.errors import Failure, Scope
 from common.files import Checksum, Fence
 from common.ledger.ledger import Ledger
 from common.ledger.rows import Found, ManagerRow
-from common.process import Completed, run
+from common.process import run as run_program
+from handoff.cli import application
 from handoff.lifecycle import LIFECYCLE, SEND
 from tests.loopback import REPOSITORY, Sites, write_file
 
-VERBS = ("start", "stop", "status", "retry", "history", "check", "validate", "run", "initdb")
+Hdfmgr = Callable[..., tuple[int, str, str]]
+"""Runs a command line; gives its exit code, standard output and standard error."""
 ODD = b"odd \xff\n'name'.fits"
 
 
-def _told(done: Completed) -> tuple[int, str, str]:
-    return done.exit_code, done.stdout.decode(), done.stderr.decode()
+@pytest.fixture
+def hdfmgr(capsys: pytest.CaptureFixture[str]) -> Hdfmgr:
+    """The command in this very process, which saves its start."""
 
+    def command(*words: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            run("hdfmgr", application(), [str(word) for word in words])
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, captured.out, captured.err
 
-def _endmgr(*args: str) -> Completed:
-    return run([sys.executable, "-m", "endpoint", *args], cwd=REPOSITORY)
+    return command
 
 
 def _fill(sites: Sites, names: Sequence[bytes] = (b"night/a.fits", b"night/b.fits", ODD)) -> int:
@@ -57,43 +65,7 @@ def _fill(sites: Sites, names: Sequence[bytes] = (b"night/a.fits", b"night/b.fit
     return now
 
 
-# Help, versions, usage
-
-
-def test_help_names_every_verb(sites: Sites) -> None:
-    code, out, _ = _told(sites.command("--help"))
-    assert code == 0
-    for verb in VERBS:
-        assert re.search(rf"^\W*{verb} +\w", out, re.MULTILINE), verb
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_of_each_verb_has_an_example(sites: Sites, verb: str) -> None:
-    code, out, _ = _told(sites.command(verb, "--help"))
-    assert code == 0
-    assert f"Example: hdfmgr {verb} handoff.yaml" in out
-
-
-def test_the_version_is_told(sites: Sites) -> None:
-    code, out, _ = _told(sites.command("--version"))
-    assert code == 0
-    assert re.fullmatch(r"hdfmgr \d+\.\d+\.\d+\S*\n", out)
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        ("nonsense",),
-        ("start",),
-        ("status", "a.yaml", "--nonsense"),
-        ("stop", "a.yaml", "--timeout", "-1"),
-        ("start", "a.yaml", "--daemon", "--once"),
-    ],
-)
-def test_wrong_usage_is_exit_2(sites: Sites, args: tuple[str, ...]) -> None:
-    code, out, err = _told(sites.command(*args))
-    assert (code, out) == (2, "")
-    assert "Usage: hdfmgr" in err
+# Completion
 
 
 @pytest.mark.parametrize(
@@ -110,31 +82,18 @@ def test_wrong_usage_is_exit_2(sites: Sites, args: tuple[str, ...]) -> None:
     ],
 )
 def test_shell_completion_works(sites: Sites, shell: str, environment: dict[str, str], told: str) -> None:
-    code, out, _ = _told(sites.command(env={"_HDFMGR_COMPLETE": f"complete_{shell}", **environment}))
-    assert code == 0
-    assert told in out
-
-
-@pytest.mark.parametrize("verb", [*VERBS, "backfill"])
-def test_endmgr_says_what_it_cannot_do_yet(verb: str) -> None:
-    code, out, err = _told(_endmgr(verb, "endpoint.yaml", "--once"))
-    assert (code, out) == (1, "")
-    assert f"endmgr: {verb}: the endpoint manager can't do this yet" in err
-
-
-def test_endmgr_has_help_and_a_version() -> None:
-    assert _endmgr("--help").exit_code == 0
-    assert _endmgr("start", "--help").exit_code == 0
-    assert _endmgr("--version").stdout.startswith(b"endmgr ")
+    done = sites.command(env={"_HDFMGR_COMPLETE": f"complete_{shell}", **environment})
+    assert done.exit_code == 0
+    assert told in done.stdout.decode()
 
 
 # Errors
 
 
-def test_a_broken_configuration_is_exit_10_with_a_line_each(sites: Sites) -> None:
+def test_a_broken_configuration_is_exit_10_with_a_line_each(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config(handoff={"bufer": "/x"}, general={"pause": "soon"})
     for verb in ("validate", "start", "status", "stop", "initdb"):
-        code, out, err = _told(sites.command(verb, config))
+        code, out, err = hdfmgr(verb, config)
         assert (code, out) == (10, ""), verb
         assert len(re.findall(rf"{re.escape(str(config))}:\d+: \S+: ", err)) == 2
         assert "  hint: " in err
@@ -142,30 +101,32 @@ def test_a_broken_configuration_is_exit_10_with_a_line_each(sites: Sites) -> Non
 
 
 @pytest.mark.parametrize("args", [("--debug", "validate"), ("validate", "--debug")])
-def test_a_traceback_is_shown_only_where_it_is_asked_for(sites: Sites, args: tuple[str, ...]) -> None:
-    code, _, err = _told(sites.command(*args, sites.directory / "nowhere.yaml"))
+def test_a_traceback_is_shown_only_where_it_is_asked_for(
+    hdfmgr: Hdfmgr, sites: Sites, args: tuple[str, ...]
+) -> None:
+    code, _, err = hdfmgr(*args, sites.directory / "nowhere.yaml")
     assert code == 10
     assert "Traceback" in err
 
 
-@pytest.mark.parametrize("verb", ["status", "start", "initdb", "retry"])
-def test_a_file_that_is_no_ledger_is_exit_11_and_left_alone(sites: Sites, verb: str) -> None:
+@pytest.mark.parametrize("verb", ["status", "initdb", "retry"])
+def test_a_file_that_is_no_ledger_is_exit_11_and_left_alone(hdfmgr: Hdfmgr, sites: Sites, verb: str) -> None:
     config = sites.write_config()
     sites.ledger.write_bytes(b"not a database, by any means" * 100)
-    code, out, err = _told(sites.command(verb, config))
+    code, out, err = hdfmgr(verb, config)
     assert (code, out) == (11, "")
     assert "  hint: " in err
     assert sites.ledger.read_bytes() == b"not a database, by any means" * 100
 
 
-def test_a_fault_of_the_program_is_one_line_and_what_to_do(sites: Sites) -> None:
+def test_a_fault_of_the_program_is_one_line_and_what_to_do(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites)
     # A view in the place of a table is what no version of the program ever makes.
     with sqlite3.connect(sites.ledger) as database:
         database.execute("PRAGMA writable_schema = ON")
         database.execute("UPDATE sqlite_schema SET sql = 'CREATE TABLE totals(x)' WHERE name = 'totals'")
-    code, out, err = _told(sites.command("status", config))
+    code, out, err = hdfmgr("status", config)
     assert code in (1, 11)
     assert out == ""
     assert "hint: " in err
@@ -178,7 +139,9 @@ def test_a_reader_that_goes_away_is_no_error(sites: Sites) -> None:
     script = 'set -o pipefail; "$@" | head -c 1; exit "${PIPESTATUS[0]}"'
     for verb in ("status", "history", "validate"):
         args = [verb, str(config), *(["night/a.fits"] if verb == "history" else [])]
-        done = run(["bash", "-c", script, "bash", *sites._argv(tuple(args))], cwd=REPOSITORY, timeout=20)
+        done = run_program(
+            ["bash", "-c", script, "bash", *sites._argv(tuple(args))], cwd=REPOSITORY, timeout=20
+        )
         assert done.stderr == b"", verb
         assert done.exit_code == 0, verb
 
@@ -186,58 +149,62 @@ def test_a_reader_that_goes_away_is_no_error(sites: Sites) -> None:
 # validate, initdb
 
 
-def test_validate_says_that_all_is_well_or_shows_the_whole_configuration(sites: Sites) -> None:
+def test_validate_says_that_all_is_well_or_shows_the_whole_configuration(
+    hdfmgr: Hdfmgr, sites: Sites
+) -> None:
     config = sites.write_config()
-    assert _told(sites.command("validate", config)) == (0, f"{config}: is valid\n", "")
-    shown = sites.command("validate", config, "--show")
+    assert hdfmgr("validate", config) == (0, f"{config}: is valid\n", "")
+    shown = hdfmgr("validate", config, "--show")[1]
     again = sites.directory / "again.yaml"
-    again.write_bytes(shown.stdout)
-    assert _told(sites.command("validate", again)) == (0, f"{again}: is valid\n", "")
-    assert sites.command("validate", again, "--show").stdout == shown.stdout
+    again.write_text(shown)
+    assert hdfmgr("validate", again) == (0, f"{again}: is valid\n", "")
+    assert hdfmgr("validate", again, "--show")[1] == shown
 
 
-def test_initdb_creates_the_ledger_and_leaves_one_alone(sites: Sites) -> None:
+def test_initdb_creates_the_ledger_and_leaves_one_alone(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
-    assert _told(sites.command("initdb", config)) == (0, f"{sites.ledger}: created\n", "")
+    assert hdfmgr("initdb", config) == (0, f"{sites.ledger}: created\n", "")
     _fill(sites)
-    assert _told(sites.command("initdb", config)) == (0, f"{sites.ledger}: is there already\n", "")
-    assert json.loads(sites.command("status", config, "--json").stdout)["states"]["failed"]["files"] == 1
+    assert hdfmgr("initdb", config) == (0, f"{sites.ledger}: is there already\n", "")
+    assert json.loads(hdfmgr("status", config, "--json")[1])["states"]["failed"]["files"] == 1
 
 
 # status
 
 
-def test_status_without_a_ledger_says_so_and_makes_none(sites: Sites) -> None:
+def test_status_without_a_ledger_says_so_and_makes_none(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
-    code, out, _ = _told(sites.command("status", config))
+    code, out, _ = hdfmgr("status", config)
     assert code == 0
     assert "never started" in out
-    told = json.loads(sites.command("status", config, "--json").stdout)
+    told = json.loads(hdfmgr("status", config, "--json")[1])
     assert told["manager"]["running"] is False
     assert told["states"] == {state: {"files": 0, "bytes": 0} for state in LIFECYCLE.states}
     assert not sites.ledger.exists()
 
 
-def test_status_of_a_dead_manager_tells_since_when_and_what_is_in_trouble(sites: Sites) -> None:
+def test_status_of_a_dead_manager_tells_since_when_and_what_is_in_trouble(
+    hdfmgr: Hdfmgr, sites: Sites
+) -> None:
     config = sites.write_config()
     _fill(sites)
-    code, out, err = _told(sites.command("status", config))
+    code, out, err = hdfmgr("status", config)
     assert (code, err) == (0, "")
     assert "\x1b" not in out
     assert re.search(r"● not running for 3\d s", out)
     assert re.search(r"^ failed +1 +100 B", out, re.MULTILINE)
     assert re.search(r"1 +failed +can't be read +in 59 min", out)
     assert re.search(r"1 +conflict +.*on `retry`", out)
-    told = json.loads(sites.command("status", config, "--json").stdout)
+    told = json.loads(hdfmgr("status", config, "--json")[1])
     assert told["failures"][0]["example"] == "night/b.fits"
     assert told["oldest_waiting_seconds"] >= 60
 
 
-def test_status_names_odd_paths_safely_and_exactly(sites: Sites) -> None:
+def test_status_names_odd_paths_safely_and_exactly(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites, (ODD, b"b"))
-    assert "odd \\xff\\n'name'.fits" in sites.command("status", config).stdout.decode()
-    told = json.loads(sites.command("status", config, "--json").stdout)
+    assert "odd \\xff\\n'name'.fits" in hdfmgr("status", config)[1]
+    told = json.loads(hdfmgr("status", config, "--json")[1])
     by_state = {failure["state"]: failure["example"] for failure in told["failures"]}
     assert by_state["failed"] == {"base64": "b2RkIP8KJ25hbWUnLmZpdHM="}
 
@@ -249,7 +216,7 @@ def test_status_on_a_terminal_is_drawn_in_its_width_and_without_colour_where_non
     _fill(sites)
     command = " ".join(sites._argv(("status", str(config))))
     for environment, colour in (({}, True), ({"NO_COLOR": "1"}, False)):
-        done = run(
+        done = run_program(
             ["script", "-qec", f"stty cols 80; {command}", "/dev/null"],
             env={"TERM": "xterm-256color", "COLUMNS": "", **environment},
             cwd=REPOSITORY,
@@ -262,22 +229,22 @@ def test_status_on_a_terminal_is_drawn_in_its_width_and_without_colour_where_non
         assert all(len(line) <= 80 for line in re.sub(r"\x1b\[[0-9;]*m|\r", "", text).splitlines())
 
 
-def test_status_only_reads(sites: Sites) -> None:
+def test_status_only_reads(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites)
     before = sites.ledger.read_bytes()
     for args in (("status",), ("status", "--json"), ("history", "night/a.fits"), ("check",)):
-        sites.command(args[0], config, *args[1:])
+        hdfmgr(args[0], config, *args[1:])
     assert sites.ledger.read_bytes() == before
 
 
 # history
 
 
-def test_history_tells_what_happened_and_what_the_file_waits_for(sites: Sites) -> None:
+def test_history_tells_what_happened_and_what_the_file_waits_for(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites)
-    code, out, _ = _told(sites.command("history", config, "night/a.fits"))
+    code, out, _ = hdfmgr("history", config, "night/a.fits")
     assert code == 0
     for words in (
         "found",
@@ -288,7 +255,7 @@ def test_history_tells_what_happened_and_what_the_file_waits_for(sites: Sites) -
         "exit code 23",
     ):
         assert words in out
-    told = json.loads(sites.command("history", config, "night/a.fits", "--json").stdout)
+    told = json.loads(hdfmgr("history", config, "night/a.fits", "--json")[1])
     assert told["version"] == 1
     (version,) = told["versions"]
     assert [step["to"] for step in version["transitions"]] == ["found", "sending", "failed"]
@@ -297,15 +264,15 @@ def test_history_tells_what_happened_and_what_the_file_waits_for(sites: Sites) -
 
 
 @pytest.mark.parametrize("root", ["buffer", "holding"])
-def test_history_takes_an_absolute_path_of_any_bytes(sites: Sites, root: str) -> None:
+def test_history_takes_an_absolute_path_of_any_bytes(hdfmgr: Hdfmgr, sites: Sites, root: str) -> None:
     config = sites.write_config()
     _fill(sites)
     named = os.fsdecode(os.fsencode(getattr(sites, root)) + b"/" + ODD)
-    told = json.loads(sites.command("history", config, named, "--json").stdout)
+    told = json.loads(hdfmgr("history", config, named, "--json")[1])
     assert told["path"] == {"base64": "b2RkIP8KJ25hbWUnLmZpdHM="}
 
 
-def test_history_of_an_unknown_file_says_why_it_may_be(sites: Sites) -> None:
+def test_history_of_an_unknown_file_says_why_it_may_be(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites)
     write_file(sites.buffer, b"night/new.fits")
@@ -315,7 +282,7 @@ def test_history_of_an_unknown_file_says_why_it_may_be(sites: Sites) -> None:
         ("night/new.fits", "it has not settled, or is excluded"),
         ("/elsewhere/a.fits", "does not lie below"),
     ):
-        code, out, err = _told(sites.command("history", config, path))
+        code, out, err = hdfmgr("history", config, path)
         assert (code, out) == (1, "")
         assert words in err
 
@@ -323,38 +290,38 @@ def test_history_of_an_unknown_file_says_why_it_may_be(sites: Sites) -> None:
 # retry
 
 
-def _states(sites: Sites, config: Path) -> dict[str, int]:
-    told = json.loads(sites.command("status", config, "--json").stdout)
+def _states(hdfmgr: Hdfmgr, config: Path) -> dict[str, int]:
+    told = json.loads(hdfmgr("status", config, "--json")[1])
     return {state: count["files"] for state, count in told["states"].items() if count["files"]}
 
 
-def test_retry_takes_all_that_failed_and_leaves_conflicts(sites: Sites) -> None:
+def test_retry_takes_all_that_failed_and_leaves_conflicts(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites)
-    assert _told(sites.command("retry", config)) == (0, "1 file to try again\n", "")
-    assert _states(sites, config) == {"found": 1, "delivered": 1, "conflict": 1}
-    assert _told(sites.command("retry", config)) == (0, "0 files to try again\n", "")
+    assert hdfmgr("retry", config) == (0, "1 file to try again\n", "")
+    assert _states(hdfmgr, config) == {"found": 1, "delivered": 1, "conflict": 1}
+    assert hdfmgr("retry", config) == (0, "0 files to try again\n", "")
 
 
 @pytest.mark.parametrize("args", [("night/b.fits",), ("night",), ("--cause", "conflict")])
-def test_retry_takes_a_conflict_by_name_or_cause(sites: Sites, args: tuple[str, ...]) -> None:
+def test_retry_takes_a_conflict_by_name_or_cause(hdfmgr: Hdfmgr, sites: Sites, args: tuple[str, ...]) -> None:
     config = sites.write_config()
     _fill(sites)
-    assert sites.command("retry", config, *args).exit_code == 0
-    assert "conflict" not in _states(sites, config)
+    assert hdfmgr("retry", config, *args)[0] == 0
+    assert "conflict" not in _states(hdfmgr, config)
 
 
-def test_retry_by_cause_takes_no_other(sites: Sites) -> None:
+def test_retry_by_cause_takes_no_other(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites)
-    assert _told(sites.command("retry", config, "--cause", "READ"))[:2] == (0, "1 file to try again\n")
-    assert _told(sites.command("retry", config, "--cause", "nonsense"))[:2] == (0, "0 files to try again\n")
+    assert hdfmgr("retry", config, "--cause", "READ")[:2] == (0, "1 file to try again\n")
+    assert hdfmgr("retry", config, "--cause", "nonsense")[:2] == (0, "0 files to try again\n")
 
 
-def test_retry_tells_which_paths_have_nothing_to_try(sites: Sites) -> None:
+def test_retry_tells_which_paths_have_nothing_to_try(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites)
-    code, out, _ = _told(sites.command("retry", config, "night/a.fits", "nope", os.fsdecode(ODD)))
+    code, out, _ = hdfmgr("retry", config, "night/a.fits", "nope", os.fsdecode(ODD))
     assert code == 1
     assert out.splitlines() == [
         "1 file to try again",
@@ -363,8 +330,8 @@ def test_retry_tells_which_paths_have_nothing_to_try(sites: Sites) -> None:
     ]
 
 
-def test_retry_without_a_ledger_is_exit_11(sites: Sites) -> None:
-    code, _, err = _told(sites.command("retry", sites.write_config()))
+def test_retry_without_a_ledger_is_exit_11(hdfmgr: Hdfmgr, sites: Sites) -> None:
+    code, _, err = hdfmgr("retry", sites.write_config())
     assert code == 11
     assert "there is no ledger" in err
 
@@ -372,5 +339,5 @@ def test_retry_without_a_ledger_is_exit_11(sites: Sites) -> None:
 # stop
 
 
-def test_stop_without_a_manager_says_so(sites: Sites) -> None:
-    assert _told(sites.command("stop", sites.write_config())) == (0, "hdfmgr is not running\n", "")
+def test_stop_without_a_manager_says_so(hdfmgr: Hdfmgr, sites: Sites) -> None:
+    assert hdfmgr("stop", sites.write_config()) == (0, "hdfmgr is not running\n", "")
