@@ -80,14 +80,23 @@ def test_a_daemon_that_does_not_come_up_is_told_where_it_was_called(sites: Sites
     assert holder(sites.ledger) is None
 
 
+@pytest.mark.parametrize("flags", [(), ("--daemon",), ("--daemon", "--quiet")])
+def test_a_start_with_what_is_no_ledger_is_exit_11(sites: Sites, flags: tuple[str, ...]) -> None:
+    config = sites.write_config()
+    sites.ledger.write_bytes(b"not a database, by any means" * 100)
+    code, out, err = _told(sites.command("start", config, *flags))
+    assert (code, out) == (11, "")
+    assert re.match(r"hdfmgr: .* is no ledger.*\n  hint: ", err)
+    assert sites.ledger.read_bytes() == b"not a database, by any means" * 100
+
+
 def test_a_second_start_says_who_is_running_and_succeeds(sites: Sites, daemon: int) -> None:
-    for flag in ("--debug", "--daemon", "--once", "--live"):
+    for flag in ("--daemon", "--live"):
         code, out, err = _told(sites.command("start", sites.config, flag))
         assert (code, err) == (0, "")
         assert re.fullmatch(rf"hdfmgr is running already \(process {daemon}, since \S+ \S+\)\n", out)
-    for args in (("--quiet",), ("--daemon", "--quiet"), ("--once", "--quiet")):
+    for args in (("--daemon", "--quiet"), ("--once", "--quiet")):
         assert _told(sites.command("start", sites.config, *args)) == (0, "", "")
-    assert _told(sites.command("run", sites.config, "--quiet")) == (0, "", "")
 
 
 # start in the foreground
