@@ -22,6 +22,17 @@ class Fence:
     def of(cls, status: os.stat_result) -> "Fence":
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
+    def change(self, now: "Fence") -> str | None:
+        """What has been done to the file since, in words; None if nothing has."""
+        if now == self:
+            return None
+        if now.inode != self.inode:
+            return "was replaced by another file"
+        if now.size != self.size:
+            return "grew" if now.size > self.size else "shrank"
+        # With its content and its size, the owner, the permissions or the names are all that is left.
+        return "was written to" if now.mtime_ns != self.mtime_ns else "was touched"
+
     def __reduce__(self) -> tuple[type["Fence"], tuple[int, int, int, int]]:
         # Thousands go to workers and back: what dataclasses do for frozen, slotted ones is ten times slower.
         return Fence, (self.inode, self.size, self.mtime_ns, self.ctime_ns)

@@ -31,6 +31,9 @@ Progress = Callable[[int], None]
 """Is told the bytes that have gone out so far, as well as that can be known."""
 
 _ARGUMENT_BYTES = 100_000
+KILLED = "transfer was killed"
+"""The cause of failures of a transfer that somebody has killed, which says nothing of its files."""
+
 """Of file names in one command: Linux takes 128 KiB in one argument and 2 MiB in all (execve(2))."""
 
 
@@ -461,7 +464,7 @@ def _broken_off(done: Completed) -> Failure | None:
         reason = f"no end after {done.seconds:.0f} s"
         return Failure(Scope.FILE, "transfer took too long", reason, "raise general.timeout")
     if done.exit_code < 0:
-        return Failure(Scope.FILE, "transfer was killed", f"ended by signal {-done.exit_code}")
+        return Failure(Scope.FILE, KILLED, f"ended by signal {-done.exit_code}")
     return None
 
 

@@ -14,7 +14,7 @@ from common.files import Algorithm, Checksum, Fence, checksum
 from common.pool import Tell
 from common.remote import Remote
 from common.room import Room
-from common.transport import Sent, Transport
+from common.transport import KILLED, Sent, Transport
 from common.wording import path as shown
 from handoff.exchange import Receipts
 from handoff.lifecycle import SEND
@@ -22,7 +22,7 @@ from handoff.route import Orders, Route
 from handoff.survey import survey
 from handoff.visit import Expected, Result, ask, place
 
-_CHANGED = "was changed while it was being delivered; the new content is a new version"
+_GONE = "left the buffer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,8 @@ class Delivery:
         self._outcomes: list[Outcome] = []
         self._open: dict[bytes, Entry] = {}
         """By path: the files whose outcome is not known yet."""
+        self._discard: list[bytes] = []
+        """Paths that were sent, and are not to arrive."""
         self._checksums: dict[bytes, Checksum] = {}
 
     def run(self) -> Report:
@@ -92,8 +94,8 @@ class Delivery:
             except OSError as error:
                 self._outcomes.append(_unreadable(entry, error))
                 continue
-            if fence != entry.fence:
-                self._outcomes.append(Done(entry.id, "vanished", reason=_CHANGED))
+            if change := entry.fence.change(fence):
+                self._outcomes.append(_changed(entry, change))
                 continue
             self._open[entry.path] = entry
             done += entry.fence.size
@@ -127,20 +129,31 @@ class Delivery:
                 os.path.join(self._route.staging, self._name),
                 progress=lambda count: self._tell("send", count),
             )
+        self._let_go_changed()
         for path, failure in sent.failures.items():
-            entry = self._open.pop(path)
-            self._outcomes.append(self._failed(entry, failure))
+            if path in self._open:
+                self._fail(self._open.pop(path), failure)
         if sent.failure is not None and sent.failure.scope is not Scope.FILE:
             self._clear_staging(sent.failure)
             self._fail_rest(sent.failure)
         return sent
 
+    def _let_go_changed(self) -> None:
+        """A file that has changed is that, whatever else was seen of it; its new content comes again."""
+        for entry in list(self._open.values()):
+            try:
+                status = os.lstat(os.path.join(self._route.buffer, entry.path))
+                change = entry.fence.change(Fence.of(status))
+            except OSError:
+                change = _GONE
+            if change:
+                self._discard.append(entry.path)
+                self._outcomes.append(_changed(self._open.pop(entry.path), change))
+
     def _place(self, sent: Sent | None) -> None:
-        if sent is None or not self._open:
+        """Have the endpoint take what has arrived, and clear away the rest, which may be all of it."""
+        if sent is None or (sent.failure is not None and sent.failure.scope is not Scope.FILE):
             return
-        changed = [path for path, entry in self._open.items() if not self._is_unchanged(entry)]
-        for path in changed:
-            self._outcomes.append(Done(self._open.pop(path).id, "vanished", reason=_CHANGED))
         with self._phase("place"):
             self._tell("place", self._batch.bytes)
             placement = place(
@@ -153,7 +166,7 @@ class Delivery:
                 expected=self._expected(self._open.values()),
                 note=self._route.notes,
                 sent=datetime.now(UTC).isoformat(timespec="milliseconds"),
-                discard=changed,
+                discard=self._discard,
                 recorded=self._orders.recorded,
                 openssl=self._orders.openssl,
                 patience=self._route.patience,
@@ -172,21 +185,23 @@ class Delivery:
         match result.verdict:
             case "placed" | "already":
                 reason = "" if result.verdict == "placed" else "it was there already"
-                outcome: Outcome = Done(entry.id, SEND.target, known, entry.fence, reason)
+                self._outcomes.append(Done(entry.id, SEND.target, known, entry.fence, reason))
             case "conflict":
-                outcome = Done(entry.id, "conflict", known, entry.fence, result.reason)
+                self._outcomes.append(Done(entry.id, "conflict", known, entry.fence, result.reason))
             case _:
                 failure = known_reason or result.failure
                 assert failure is not None
-                outcome = self._failed(entry, failure)
-        self._outcomes.append(outcome)
+                self._fail(entry, failure)
 
     def _fail_rest(self, failure: Failure) -> None:
-        self._outcomes += [self._failed(entry, failure) for entry in self._open.values()]
+        for entry in self._open.values():
+            self._fail(entry, failure)
         self._open.clear()
 
-    def _failed(self, entry: Entry, failure: Failure) -> Failed:
-        return Failed(entry.id, failure, self._checksums[entry.path], entry.fence)
+    def _fail(self, entry: Entry, failure: Failure) -> None:
+        # Whoever killed the transfer had nothing against its files: without an outcome they go back.
+        if failure.cause != KILLED:
+            self._outcomes.append(Failed(entry.id, failure, self._checksums[entry.path], entry.fence))
 
     def _clear_staging(self, failure: Failure) -> None:
         """What was sent of a batch that failed must not fill the endpoint's disk."""
@@ -204,12 +219,6 @@ class Delivery:
     def _expected(self, entries: Iterable[Entry]) -> list[Expected]:
         return [Expected(entry.path, entry.fence.size, self._checksums[entry.path]) for entry in entries]
 
-    def _is_unchanged(self, entry: Entry) -> bool:
-        try:
-            return Fence.of(os.lstat(os.path.join(self._route.buffer, entry.path))) == entry.fence
-        except OSError:
-            return False
-
     @property
     def _name(self) -> bytes:
         return batch_name(self._route.owner, self._batch)
@@ -223,9 +232,13 @@ class Delivery:
             self._phases[name] = time.monotonic() - began
 
 
+def _changed(entry: Entry, change: str) -> Done:
+    return Done(entry.id, "vanished", reason=f"{change} while it was being delivered")
+
+
 def _unreadable(entry: Entry, error: OSError) -> Outcome:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-        return Done(entry.id, "vanished", reason="left the buffer before it was delivered")
+        return _changed(entry, _GONE)
     reason = f"{shown(entry.path)} can't be read: {error.strerror}"
     hint = "give the manager's user the right to read it, or look at the disk"
     return Failed(entry.id, Failure(Scope.FILE, "can't be read", reason, hint))

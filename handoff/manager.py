@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -12,7 +13,7 @@ from dataclasses import replace
 from common import __version__
 from common.discovery import Discovery
 from common.engine import Claim, Engine, now_ms
-from common.entry import Batch, Done, Failed, Report
+from common.entry import Batch, Done, Entry, Failed, Report
 from common.errors import DbbError, Failure, Scope
 from common.files import Algorithm, BufferedFile
 from common.ledger.ledger import Ledger
@@ -32,6 +33,7 @@ from common.tasks import Chore, Identify
 from common.watch import Watch
 from common.wording import duration, files, size
 from handoff.config import HandoffConfig
+from common.wording import path as shown
 from handoff.courier import CourierRecipe, Look, Sweep
 from handoff.delivery import News, batch_name
 from handoff.lifecycle import ABSENT, HOLD, LIFECYCLE, SEND
@@ -49,8 +51,8 @@ _LEDGER_FLOOR = 20_000_000
 """Below so many free bytes on the ledger's disk nothing new is begun: what is in flight must be written."""
 _HOPEFUL_SETBACKS = 3
 """After so many failures in a row `--once` gives up waiting."""
-_DEADLY_CLAIMS = 3
-"""A file that was claimed more often than this when its worker dies is held to be the reason."""
+_DEADLY_DEATHS = 3
+"""A file over which workers or transfers die more often than this in a row is held to be the reason."""
 _DELIVERED = ("held", "vanished")
 """States of files that need nothing more."""
 
@@ -172,6 +174,8 @@ class Handoff:
         self._next_sweep = time.monotonic() + min(self._sweep_every, 60.0)
         self._steady = Steady()
         self._disks = {
+        self._deaths: Counter[int] = Counter()
+        """By entry: the workers and transfers that have died over it since it last had an outcome."""
             "buffer": os.fsencode(config.handoff.buffer),
             "holding": os.fsencode(config.handoff.holding),
             "ledger": os.fsencode(config.ledger_path.parent),
@@ -218,7 +222,9 @@ class Handoff:
 
     def worked(self, batch: Batch, result: object, now: float) -> Report:
         if isinstance(result, Crash):
-            return self._crashed(batch, result)
+            self._clear_away(batch)
+            self._outlook.look_soon()
+            return self._take_back(batch, Report((), error=result.reason))
         assert isinstance(result, Report)
         if isinstance(result.news, News):
             self._outlook.room = result.news.room or self._outlook.room
@@ -229,7 +235,8 @@ class Handoff:
         elif any(isinstance(outcome, Done) for outcome in result.outcomes):
             self._succeed(batch.step)
         self._tell(batch, result)
-        return result
+        return self._take_back(batch, result)
+            self._clear_away(batch)
 
     def beat(self) -> None:
         self._measure()
@@ -332,14 +339,29 @@ class Handoff:
                 "the holding area takes files again after %s", duration(self._steady.ended("holding") or 0)
             )
 
-    def _crashed(self, batch: Batch, crash: Crash) -> Report:
-        """A worker died over a batch: it is resumed; a file that workers die over again and again fails."""
+    def _clear_away(self, batch: Batch) -> None:
+        """What was sent of a batch that broke off is removed from staging by the next look."""
         if batch.step == SEND:
             self._leftovers.add(batch_name(self._ledger.id, batch))
-            self._outlook.look_soon()
-        failure = replace(_worker_died(crash), scope=Scope.FILE)
-        suspects = [entry for entry in batch.entries if entry.claims > _DEADLY_CLAIMS]
-        return Report(tuple(Failed(entry.id, failure) for entry in suspects), error=crash.reason)
+
+    def _take_back(self, batch: Batch, report: Report) -> Report:
+        """Files without an outcome go back: a worker or a transfer was killed over them.
+
+        That costs them no attempt, unless it happens again and again: then they may be the reason.
+        """
+        for outcome in report.outcomes:
+            self._deaths.pop(outcome.entry_id, None)
+        told = {outcome.entry_id for outcome in report.outcomes}
+        lost = [entry for entry in batch.entries if entry.id not in told]
+        self._deaths.update(entry.id for entry in lost)
+        if lost:
+            log.warning("%s: taken back: %s", files(len(lost)), report.error)
+        blamed = tuple(
+            Failed(entry.id, _deadly(entry, report.error))
+            for entry in lost
+            if self._deaths[entry.id] > _DEADLY_DEATHS
+        )
+        return replace(report, outcomes=(*report.outcomes, *blamed))
 
     def _tell(self, batch: Batch, report: Report) -> None:
         """One line a batch, and one for each file that did not go on."""
@@ -416,3 +438,8 @@ def _worker_died(crash: Crash) -> Failure:
 def _row(room: Room) -> dict[str, int]:
     row = {"free_bytes": room.free_bytes, "total_bytes": room.total_bytes}
     return row if room.free_inodes is None else {**row, "free_inodes": room.free_inodes}
+def _deadly(entry: Entry, reason: str) -> Failure:
+    hint = "see the log; is there too little memory for it, or does its content upset the transfer?"
+    return Failure(Scope.FILE, "killed again and again", f"{shown(entry.path)}: {reason}", hint)
+
+
