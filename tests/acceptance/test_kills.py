@@ -1,0 +1,176 @@
+"""Everything that can be killed is killed; every file arrives all the same, intact and once.
+
+For more kills, or others: ``DBB_KILLS=2000 DBB_SEED=7 pytest tests/acceptance/test_kills.py``.
+"""
+
+import os
+import random
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import IO
+
+import psutil
+import pytest
+
+from common.ledger.ledger import Ledger
+from handoff.lifecycle import LIFECYCLE
+from tests.ledgers import assert_sound
+from tests.loopback import Sites, files_below, write_file
+from tests.runs import Run, children, counts, descendants, eventually, leftovers, rows
+
+_CAMPAIGNS = 4
+_KILLS = -(-int(os.environ.get("DBB_KILLS", "108")) // _CAMPAIGNS)
+_SEED = int(os.environ.get("DBB_SEED", "1"))
+
+_DIRECTORIES = (b"", b"night 1/", b"night 1/raw/", b"-n/$(touch x)/", b"new\nline/\xff\xfe/", b"it's/*/")
+_NAMES = (b"plain", b"-rf ", b"two\nlines", b"'q\" ", b"$(reboot)", b"\xfe\xff", b"#", b";ls", b"back\\")
+_ROLES = {"newborn": 1, "manager": 4, "worker": 2, "master": 2, "ssh": 3, "rsync": 3}
+"""Who is killed, with weights; a newborn is a manager that has not got anywhere yet."""
+_SIZES = (0, 1, 900, 20_000, 20_000, 20_000, 300_000, 3_000_000)
+
+
+class Instrument:
+    """Writes files as instruments do: in one go, slowly, or under another name until they are complete."""
+
+    def __init__(self, sites: Sites, dice: random.Random) -> None:
+        self.written: dict[bytes, bytes] = {}
+        self.times: Counter[bytes] = Counter()
+        """How often each file was put into the buffer."""
+        self._sites, self._dice = sites, dice
+        self._unfinished: list[tuple[IO[bytes], bytes]] = []
+
+    def expose(self) -> None:
+        """Write a few files, and go on with those that are written slowly."""
+        self.finish()
+        for _ in range(self._dice.randrange(1, 8)):
+            name = self._dice.choice(_DIRECTORIES) + self._dice.choice(_NAMES)
+            self._write(name + b"%d.fits" % len(self.written), self._content())
+
+    def repeat(self, path: bytes) -> None:
+        """Write a file once more, with the same content."""
+        self._write(path, self.written[path])
+
+    def finish(self) -> None:
+        """Write what is still unwritten of slow files."""
+        for file, rest in self._unfinished:
+            with file:
+                file.write(rest)
+        self._unfinished.clear()
+
+    def _content(self) -> bytes:
+        if self.written and self._dice.random() < 0.1:
+            return self._dice.choice(list(self.written.values()))
+        return self._dice.randbytes(self._dice.choice(_SIZES))
+
+    def _write(self, path: bytes, content: bytes) -> None:
+        self.written[path] = content
+        self.times[path] += 1
+        way = self._dice.choice(("at once", "slowly", "renamed"))
+        if way == "at once":
+            write_file(self._sites.buffer, path, content)
+        elif way == "renamed":
+            part = write_file(self._sites.buffer, path + b".tmp", content)
+            os.rename(part, part.removesuffix(b".tmp"))
+        else:
+            half = len(content) // 2
+            whole = write_file(self._sites.buffer, path)
+            file = open(whole, "ab", buffering=0)  # noqa: SIM115 - it stays open, as a slow writer's does
+            file.write(content[:half])
+            self._unfinished.append((file, content[half:]))
+
+
+class Fate:
+    """Kills the manager or one of its descendants, and starts the next manager as cron does."""
+
+    def __init__(self, sites: Sites, dice: random.Random) -> None:
+        self.killed: Counter[str] = Counter()
+        self._sites, self._dice = sites, dice
+        self._run = Run(sites)
+
+    def strike(self) -> None:
+        """Kill somebody; a manager is followed by the next one at once."""
+        role = self._dice.choices([*_ROLES], [*_ROLES.values()])[0]
+        victims = self._lie_in_wait(role)
+        time.sleep(self._dice.choice((0, 0.01, 0.1, 0.5)) * self._dice.random())
+        if victims:
+            with suppress(psutil.NoSuchProcess):
+                self._dice.choice(victims).kill()
+        else:
+            role = "manager"
+            self._kill_manager()
+        self.killed[role] += 1
+
+    def relent(self) -> int | None:
+        """Kill nobody any more, and let the manager end once all that waits has been held."""
+        with self._run:
+            eventually(lambda: set(counts(self._sites)) == {"held"} and not files_below(self._sites.buffer))
+            return self._run.stop()
+
+    def _lie_in_wait(self, role: str) -> list[psutil.Process]:
+        """Processes of a kind, once there are any; none if it takes too long."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and role != "newborn":
+            found = descendants(self._run.process)
+            if role in found:
+                return found[role]
+            if role == "manager" and found:
+                break
+            time.sleep(0.002)
+        return []
+
+    def _kill_manager(self) -> None:
+        orphans = [process for some in descendants(self._run.process).values() for process in some]
+        self._run.kill()
+        if self._dice.random() < 0.5:
+            self._run = Run(self._sites)
+            _assert_gone(orphans)
+        else:
+            _assert_gone(orphans)
+            self._run = Run(self._sites)
+
+
+def _assert_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive
+
+
+def _assert_delivered_once(sites: Sites, written: dict[bytes, bytes], times: Counter[bytes]) -> None:
+    """Everything is where it belongs, whole, and nothing else is anywhere; the ledger says the same."""
+    assert files_below(sites.endpoint_buffer) == written
+    assert files_below(sites.holding) == written
+    assert files_below(sites.buffer) == {}
+    assert leftovers(sites) == []
+    assert children(sites) == []
+    deliveries = """
+        SELECT path, count(*) FROM history JOIN files ON files.id = file_id
+        WHERE source = 'sending' AND target = 'delivered' GROUP BY path
+    """
+    assert dict(rows(sites, deliveries)) == times
+    troubles = rows(sites, "SELECT * FROM history WHERE target IN ('failed', 'conflict', 'vanished')")
+    assert troubles == []
+    moves = set(rows(sites, "SELECT source, target FROM history WHERE source <> '' AND target <> ''"))
+    assert moves <= LIFECYCLE.moves
+    with Ledger.open(sites.ledger, LIFECYCLE) as ledger:
+        assert_sound(ledger)
+
+
+@pytest.mark.parametrize("seed", range(_SEED, _SEED + _CAMPAIGNS))
+def test_every_file_arrives_once_and_intact_whoever_is_killed_and_when(sites: Sites, seed: int) -> None:
+    dice = random.Random(seed)
+    sites.write_config()
+    instrument = Instrument(sites, dice)
+    for _ in range(3):
+        instrument.expose()
+    instrument.finish()
+    assert sites.command("start", sites.config, "--once").exit_code == 0
+    before = iter(list(instrument.written))
+    fate = Fate(sites, dice)
+    for number in range(_KILLS):
+        instrument.expose()
+        if number % 3 == 0 and (again := next(before, None)):
+            instrument.repeat(again)
+        fate.strike()
+    instrument.finish()
+    assert fate.relent() == 0, fate.killed
+    _assert_delivered_once(sites, instrument.written, instrument.times)
