@@ -66,8 +66,9 @@ def read_receipts(contents: Mapping[bytes, bytes]) -> Receipts:
         for number, line in enumerate(content.splitlines(), 1):
             try:
                 records.append(_receipt(line))
-            except (ValueError, KeyError, TypeError) as error:
-                malformed.append(f"{name.decode()}:{number}: {error or type(error).__name__}")
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+                what = f"no {error}" if isinstance(error, KeyError) else str(error)
+                malformed.append(f"{name.decode()}:{number}: {what}")
     return Receipts(tuple(records), tuple(contents), tuple(malformed))
 
 
@@ -78,6 +79,8 @@ def _receipt(line: bytes) -> Receipt:
     algorithm, digest, state = fields["algorithm"], fields["digest"], fields["state"]
     if state not in _STATES:
         raise ValueError(f"no state that we know: {state!r}")
+    if algorithm not in _DIGITS:
+        raise ValueError(f"no algorithm that we know: {algorithm!r}")
     if not re.fullmatch(f"[0-9a-f]{{{_DIGITS[algorithm]}}}", digest):
         raise ValueError(f"no digest: {digest!r}")
     at = datetime.fromisoformat(fields["at"])

@@ -7,11 +7,10 @@
 #
 # Defined by the caller: mode (ask or place), staging, buffer, batch, layout, algorithm, openssl (may it
 # be used), count (of files), expected (what `digests` should print), bulky (are there files in `bulk`),
-# several (is there more than one in `lone`), whole (flush whole filesystems rather than files),
-# note_size, retracting (take the note back), discarding (are there discards), recording (are there
-# recorded receipts), receipts_most, receipts_bytes; and the lists bulk and lone (the files), few (the
-# files once more, if they are few), directories (all that the files lie in, outer ones first), moves,
-# discards, recorded. Paths begin with "./".
+# several (is there more than one in `lone`), many (are there many files or directories), note_size,
+# retracting (take the note back), discarding (are there discards), recording (are there
+# recorded receipts), receipts_most, receipts_bytes; and the lists bulk and lone (the files),
+# directories (all that the files lie in, outer ones first), moves, discards, recorded. Paths begin with "./".
 
 # What is at each name, a letter each, appended to $kinds. A link is never looked through.
 look() {
@@ -83,12 +82,22 @@ hash_one() {
   fi
 }
 
-# Makes durable what the arguments name; prints why it could not.
+# Whether so much waits to be written to the machine's disks that flushing all of it would take long.
+is_disk_behind() {
+  key=
+  while read -r key value _; do
+    [ "$key" != Dirty: ] || break
+  done 2>/dev/null </proc/meminfo
+  [ "$key" = Dirty: ] && [ "$value" -gt 1000000 ]
+}
+
+# Makes durable what is named on standard input; prints why it could not. Of many files, it is faster
+# to flush their whole filesystem.
 flush() {
-  if [ "$whole" = yes ]; then
+  if [ "$many" = yes ] && ! is_disk_behind; then
     text=$(sync -f . 2>&1) && return
   else
-    text=$(sync "$@" 2>&1) && return
+    text=$(xargs -0 -r sync 2>&1) && return
   fi
   case $text in
     *'Input/output error'* | *'No space left'* | *'quota exceeded'*)
@@ -98,6 +107,23 @@ flush() {
   esac
   # A filesystem that can't flush a directory, or a program that knows no files: everything, then.
   sync
+}
+
+flush_files() {
+  {
+    [ -z "$note" ] || nul "$note"
+    bulk nul
+    lone nul
+  } | flush
+}
+
+flush_directories() {
+  {
+    # The note comes first: a power cut must not leave a file without it.
+    [ -z "$note" ] || nul "$staging/.notes"
+    nul .
+    directories nul
+  } | flush
 }
 
 tell_staged() {
@@ -178,7 +204,7 @@ verify() {
     "$count"f*)
       # The disk is busy with one while the processor is with the other.
       found=$(
-        few flush ${note:+"$note"} &
+        flush_files &
         digests nul
         wait
       )
@@ -250,8 +276,7 @@ place() {
 
 make_durable() {
   cd "$buffer" || return
-  # The note comes first: a power cut must not leave a file without it.
-  why=$(directories flush ${note:+"$staging/.notes"} .) || fail flush "$why"
+  why=$(flush_directories) || fail flush "$why"
 }
 
 visit() {

@@ -2,36 +2,32 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import pairwise
 from typing import Protocol
 
 from common.errors import Failure, RemoteError, Scope
-from common.remote import ENDPOINT_FULL, quote
+from common.remote import Symptom, endpoint_failure, quote, recognise
 from common.room import Room
 from common.wording import text as printable
 from handoff.exchange import Receipts, is_receipt_name, read_receipts
 
-_CAUSES = {
-    "No space left on device": (ENDPOINT_FULL, "free space there; it goes on by itself"),
-    "Disk quota exceeded": (
-        "endpoint over quota",
-        "free space there or raise the quota; it goes on by itself",
-    ),
-    "Read-only file system": ("endpoint read-only", "mount it for writing there; it goes on by itself"),
-    "Input/output error": ("endpoint input/output error", "look at the disk and the kernel log there"),
-    "cross-device link": (
+_SYMPTOMS = (
+    Symptom(
+        r"cross-device link",
         "endpoint staging and buffer apart",
-        "endpoint.staging and endpoint.buffer must lie in one filesystem and one mount of it",
+        "endpoint.staging and endpoint.buffer must lie in one filesystem, and in one mount of it",
     ),
-    "No such file or directory": ("endpoint directory missing", "is it mounted there?"),
-    "Not a directory": ("endpoint directory missing", "something else has its name there"),
-    "File exists": ("endpoint directory missing", "something else has its name there"),
-    "Permission denied": ("endpoint not writable", "give endpoint.user the right to write there"),
-    "Operation not permitted": ("endpoint not writable", "give endpoint.user the right to write there"),
-}
-_OF_THE_WHOLE = ("No space", "quota", "Read-only", "Input/output", "cross-device")
+    Symptom(
+        r"No such file or directory|Not a directory|File exists",
+        "endpoint directory missing",
+        "is its filesystem mounted there, and does nothing else have its name?",
+    ),
+)
+_OF_THE_WHOLE = re.compile(
+    rb"No space left|quota exceeded|Read-only file system|Input/output error|cross-device link"
+)
 """What one file meets, all others meet as well."""
 _RECEIPTS = 200
 _RECEIPT_BYTES = 1 << 20
@@ -173,7 +169,7 @@ class Answer:
         if "fail" in self:
             where, _, text = self.one("fail").partition(b" ")
             what = _PLACES.get(where, "")
-            raise RemoteError(endpoint_failure(text, what))
+            raise RemoteError(whole_failure(text, what))
 
 
 _PLACES = {
@@ -207,20 +203,18 @@ def run_script(
     return Answer.read(output)
 
 
-def endpoint_failure(message: bytes, what: str) -> Failure:
-    """The failure that a program's message tells, as one of the whole endpoint."""
+def whole_failure(message: bytes, what: str) -> Failure:
+    """The failure of the whole endpoint that a program's message tells."""
     told = _told(message)
-    cause, hint = next(
-        (known for words, known in _CAUSES.items() if words in told),
-        ("endpoint script failed", "look at it by hand"),
-    )
-    return Failure(Scope.ENDPOINT, cause, f"{what}: {told}" if told else what, hint)
+    known = endpoint_failure([told]) or recognise(_SYMPTOMS, Scope.ENDPOINT, [told])
+    failure = known or Failure(Scope.ENDPOINT, "endpoint command failed", told)
+    return replace(failure, reason=f"{what}: {told}" if told else what)
 
 
 def file_failure(message: bytes, what: str) -> Failure:
     """The failure that a program's message about one file tells: the endpoint's, or that file's alone."""
-    if any(words.encode() in message for words in _OF_THE_WHOLE):
-        return endpoint_failure(message, what)
+    if _OF_THE_WHOLE.search(message):
+        return whole_failure(message, what)
     told = _told(message)
     return Failure(Scope.FILE, "not placed", f"{what}: {told}" if told else what, "look at it there")
 

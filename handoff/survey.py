@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from common.errors import Failure, Scope
+from common.errors import Failure
+from common.remote import program_missing
 from common.room import Room
 from handoff.exchange import Receipts
 from handoff.script import (
@@ -17,12 +18,12 @@ from handoff.script import (
     Patience,
     absolute,
     batch_name,
-    endpoint_failure,
     is_unsupported,
     run_script,
+    whole_failure,
 )
 
-_GNU = "it needs GNU coreutils 8.22 and GNU findutils, or later ones"
+_GNU = "GNU coreutils (8.22 or later) and GNU findutils"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,28 +157,25 @@ def _problems(answer: Answer, found: Survey) -> Iterator[Failure]:
     if not found.digests & {"sha256sum", "b2sum"}:
         lacking.append("sha256sum or b2sum")
     if lacking:
-        yield Failure(
-            Scope.ENDPOINT, "endpoint lacks programs", f"the endpoint lacks {', '.join(lacking)}", _GNU
-        )
+        names = ", ".join(lacking)
+        yield program_missing(names, f"the endpoint lacks {names}")
     unusable = dict(_pair(value) for value in answer.all("unusable"))
     for name, directory in (("staging", found.staging), ("buffer", found.buffer)):
         if name in unusable:
-            yield endpoint_failure(unusable[name].encode(), f"the endpoint's {name} can't be used")
+            yield whole_failure(unusable[name].encode(), f"the endpoint's {name} can't be used")
         elif directory.room is None or directory.device is None:
-            yield Failure(
-                Scope.ENDPOINT, "endpoint lacks programs", "the endpoint's `stat` is not GNU's", _GNU
-            )
+            yield program_missing(_GNU, "the endpoint's `stat` is not GNU's")
         elif not directory.writable:
-            yield endpoint_failure(b"Permission denied", f"the endpoint's {name} can't be written to")
+            yield whole_failure(b"Permission denied", f"the endpoint's {name} can't be written to")
     if unusable:
         return
     if not found.same_filesystem:
-        yield endpoint_failure(b"cross-device link", "the endpoint's staging and buffer can't be linked")
+        yield whole_failure(b"cross-device link", "the endpoint's staging and buffer can't be linked")
     rehearsed = answer.one("rehearsed")
     if "written" not in answer:
-        yield endpoint_failure(rehearsed, "nothing can be written into the endpoint's staging")
+        yield whole_failure(rehearsed, "nothing can be written into the endpoint's staging")
     elif rehearsed and not found.hard_links and not is_unsupported(rehearsed):
-        yield endpoint_failure(rehearsed, "a rehearsal in the endpoint's staging failed")
+        yield whole_failure(rehearsed, "a rehearsal in the endpoint's staging failed")
 
 
 def _directory(answer: Answer, name: str) -> Directory:

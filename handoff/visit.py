@@ -21,17 +21,17 @@ from handoff.script import (
     Patience,
     absolute,
     batch_name,
-    endpoint_failure,
     file_failure,
     plain_path,
     run_script,
+    whole_failure,
 )
 
 _LARGE = 32 << 20
 """From so many bytes on, a file gets a process (3 ms) of its own, and several run side by side."""
 _FEW = 8
-"""So many files are flushed one by one; for more, flushing their filesystem is faster (measured)."""
 _FEW_DIRECTORIES = 16
+"""So many are flushed one by one; for more, flushing their filesystem is faster (measured)."""
 _ROUNDS = 6
 """Rounds of one visit: for what is there already, what arrived badly, and who comes in between."""
 
@@ -209,7 +209,6 @@ class _Order:
         self.directories = _directories(self.files)
 
     def definitions(self) -> Definitions:
-        whole = len(self.files) > _FEW or len(self.directories) > _FEW_DIRECTORIES
         digests = [file.checksum.digest for file in self._bulk]
         digests += [f"{number} {file.checksum.digest}" for number, file in enumerate(self._lone)]
         definitions = Definitions(
@@ -218,10 +217,9 @@ class _Order:
             expected="\n".join(digests),
             bulky=bool(self._bulk),
             several=len(self._lone) > 1,
-            whole=whole,
+            many=len(self.files) > _FEW or len(self.directories) > _FEW_DIRECTORIES,
         )
-        few = () if whole else self.files
-        for name, files in (("bulk", self._bulk), ("lone", self._lone), ("few", few)):
+        for name, files in (("bulk", self._bulk), ("lone", self._lone)):
             definitions.add_list(name, [b"./" + file.path for file in files])
         definitions.add_list("directories", [b"./" + directory for directory in self.directories])
         return definitions
@@ -364,7 +362,7 @@ class _Placing:
         """Take out the files that did not arrive as they should."""
         trouble = [line for line in answer.one("found").splitlines() if line.startswith(b"sync:")]
         if trouble:
-            raise RemoteError(endpoint_failure(trouble[0], "the endpoint could not make it durable"))
+            raise RemoteError(whole_failure(trouble[0], "the endpoint could not make it durable"))
         staged = _staged(answer)
         digests = order.digests(answer, order.files)
         # What had to go has gone by now; what else is there is not for us to place.
@@ -435,7 +433,7 @@ def _not_placed(path: bytes, answer: Answer) -> Result:
     parents = [line for line in lines if any(b"'./" + parent + b"'" in line for parent in _parents(path))]
     message = next(iter([*about, *parents, *lines[-1:]]), b"")
     what = f"{shown(path)}: it could not be put into the endpoint's buffer"
-    failure = endpoint_failure(message, what) if "unwritable" in answer else file_failure(message, what)
+    failure = whole_failure(message, what) if "unwritable" in answer else file_failure(message, what)
     return Result(path, "failed", failure.reason, None, failure)
 
 

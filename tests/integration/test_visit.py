@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.integration.visiting import (
     BATCH,
     EVERY_BYTE,
     HOSTILE,
+    PROGRAMS,
     SENT,
     SHELLS,
     Endpoint,
@@ -228,6 +230,22 @@ def test_a_batch_may_be_longer_than_a_command_line(tmp_path: Path, shell: str) -
     assert endpoint.arrived == contents
     endpoint.stage(contents)
     assert verdicts(endpoint.ask(endpoint.stage(contents))) == dict.fromkeys(contents, "already")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_batch_costs_a_few_processes_and_not_one_a_file(tmp_path: Path, shell: str) -> None:
+    calls = tmp_path / "calls"
+    for program in PROGRAMS:
+        environment = stand_in(tmp_path / "programs", program, f'echo {program} >>{calls}\nreal "$@"')
+    endpoint = Endpoint(tmp_path, Shell(shell, environment=environment))
+    contents = {b"%d/%d" % (number % 5, number): b"x" * number for number in range(500)}
+    endpoint.survey()
+    calls.write_text("")
+    assert endpoint.place(endpoint.stage(contents)).rounds == 1
+    called = Counter(calls.read_text().split())
+    assert called["openssl"] == called["cp"] == called["mkdir"] == 1
+    # One `head` of them has fetched the script.
+    assert called.total() <= 17
 
 
 @pytest.mark.parametrize("shell", SHELLS)

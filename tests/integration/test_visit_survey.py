@@ -129,7 +129,12 @@ def _shut(path: bytes) -> None:
 @pytest.mark.parametrize(
     ("place", "spoil", "cause", "reason"),
     [
-        ("staging", _replace_by_file, "endpoint directory missing", "staging can't be used: .*: Not a directory"),
+        (
+            "staging",
+            _replace_by_file,
+            "endpoint directory missing",
+            "staging can't be used: .*Not a directory",
+        ),
         ("buffer", _replace_by_file, "endpoint directory missing", "buffer can't be used: .*: File exists"),
         ("staging", _close, "endpoint not writable", "staging can't be used: .*: Permission denied"),
         ("buffer", _close, "endpoint not writable", "buffer can't be written to: Permission denied"),
@@ -149,7 +154,7 @@ def test_what_is_wrong_with_the_directories_is_told(
 
 def test_programs_that_are_lacking_are_told(tmp_path: Path) -> None:
     reason = "the endpoint lacks find, xargs, sha256sum or b2sum"
-    assert apart(_survey_of_a_bare_machine, tmp_path) in (None, ("endpoint lacks programs", reason))
+    assert apart(_survey_of_a_bare_machine, tmp_path) in (None, ("program missing at the endpoint", reason))
 
 
 def _survey_of_a_bare_machine(directory: Path) -> tuple[str, str] | None:

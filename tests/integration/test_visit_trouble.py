@@ -10,11 +10,10 @@ from common.process import run
 from common.remote import Remote, Site
 from handoff.script import Patience
 from tests.apart import apart, mount, own_namespaces
-from tests.integration.visiting import BATCH, HOSTILE, SHELLS, Endpoint, Shell, stand_in, verdicts
+from tests.integration.visiting import BATCH, HOSTILE, PROGRAMS, SHELLS, Endpoint, Shell, stand_in, verdicts
 from tests.loopback import Sshd
 
 GOOD = {b"night/%d/%d.fits" % (number % 2, number): b"%d" % number * 1000 for number in range(10)}
-PROGRAMS = ("head", "find", "sync", "xargs", "openssl", "cut", "mv", "mkdir", "cp", "rm", "stat")
 POWERLESS = "setpriv --bounding-set=-dac_override,-dac_read_search --inh-caps=-dac_override,-dac_read_search"
 
 
@@ -173,7 +172,7 @@ def test_a_disk_that_will_not_hold_what_it_took_is_the_endpoint_s_failure(tmp_pa
     endpoint = Endpoint(tmp_path, Shell(environment=stand_in(tmp_path / "programs", "sync", body)))
     with pytest.raises(RemoteError) as caught:
         endpoint.place(endpoint.stage(GOOD))
-    assert caught.value.failure.cause == "endpoint input/output error"
+    assert caught.value.failure.cause == "endpoint disk trouble"
     assert endpoint.arrived == {}
 
 
@@ -196,6 +195,22 @@ def test_a_long_silence_is_filled_with_signs_of_life(tmp_path: Path) -> None:
     assert verdicts(placement.results) == dict.fromkeys(GOOD, "placed")
 
 
+def test_while_others_write_a_lot_only_our_own_files_are_flushed(tmp_path: Path) -> None:
+    assert apart(_flushed_on_a_busy_machine, tmp_path) in (None, (len(GOOD) + 1, 5))
+
+
+def _flushed_on_a_busy_machine(directory: Path) -> tuple[int, ...] | None:
+    (directory / "meminfo").write_text("MemTotal: 9 kB\nDirty: 2000000 kB\nWriteback: 0 kB\n")
+    busy = ["mount", "--bind", str(directory / "meminfo"), "/proc/meminfo"]
+    if not own_namespaces() or run(busy).exit_code:
+        return None
+    body = f'echo "$#" >>{directory}/flushed\nreal "$@"'
+    endpoint = Endpoint(directory, Shell(environment=stand_in(directory / "programs", "sync", body)))
+    assert verdicts(endpoint.place(endpoint.stage(GOOD)).results) == dict.fromkeys(GOOD, "placed")
+    # The files and their note; then the notes, the buffer, and the directories in it.
+    return tuple(int(count) for count in (directory / "flushed").read_text().split())
+
+
 def test_over_a_real_connection_it_is_all_the_same(tmp_path: Path, sshd: Sshd) -> None:
     site = Site(
         sshd.host,
@@ -207,11 +222,12 @@ def test_over_a_real_connection_it_is_all_the_same(tmp_path: Path, sshd: Sshd) -
             "GlobalKnownHostsFile": "/dev/null",
         },
     )
+    patience = Patience(timeout=30)
     with Remote(site, tmp_path, "w") as remote:
         endpoint = Endpoint(tmp_path, remote)
-        assert endpoint.survey().problems == ()
+        assert endpoint.survey(patience=patience).problems == ()
         contents = {name: name * 3 for name in HOSTILE} | {b"%d" % n: b"x" * n for n in range(500)}
-        placement = endpoint.place(endpoint.stage(contents))
+        placement = endpoint.place(endpoint.stage(contents), patience=patience)
     assert verdicts(placement.results) == dict.fromkeys(contents, "placed")
     assert endpoint.arrived == contents
 

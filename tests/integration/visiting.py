@@ -17,6 +17,8 @@ from tests.loopback import files_below, write_file
 OWNER = "0123456789abcdef"
 BATCH = f"batch-{OWNER}-1".encode()
 SENT = "2026-07-01T02:03:04.567Z"
+PROGRAMS = ("head", "find", "sync", "xargs", "openssl", "cut", "mv", "mkdir", "cp", "rm", "stat")
+"""Those that an ordinary batch takes."""
 SHELLS = ("dash", "bash --posix", "busybox sh")
 EVERY_BYTE = bytes(set(range(1, 256)) - {ord("/")})
 HOSTILE = [
@@ -145,6 +147,7 @@ class Endpoint:
         keep: Sequence[bytes] | None = (),
         leftovers: Sequence[bytes] = (),
         recorded: Sequence[bytes] = (),
+        patience: Patience = PATIENT,
     ) -> Survey:
         return survey(
             self.remote,
@@ -154,6 +157,7 @@ class Endpoint:
             keep=keep,
             leftovers=leftovers,
             recorded=recorded,
+            patience=patience,
         )
 
     @property
