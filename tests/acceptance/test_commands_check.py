@@ -273,7 +273,7 @@ def test_the_canary_goes_the_whole_way_and_leaves_nothing(sites: Sites, transfer
 
 def test_the_canary_goes_by_ones_own_command(sites: Sites) -> None:
     ssh = sites.sshd.ssh_section()
-    options = " ".join(f"-o {key}={value}" for key, value in dict(ssh["options"]).items())  # type: ignore[call-overload]
+    options = " ".join(f"-o {key}={value}" for key, value in dict(ssh["options"]).items())
     command = f"scp -Bpq -P {ssh['port']} -i {ssh['identity']} {options} {{file}} {{host}}:{{dest}}"
     sites.write_config(endpoint={"commands": {"transfer": command}})
     _, told = _check(sites, "--canary")

@@ -44,8 +44,8 @@ def daemon(sites: Sites) -> Iterator[int]:
     process = psutil.Process(pid)
     yield pid
     if process.is_running():
-        process.kill()
-        process.wait(10)
+        process.terminate()
+        process.wait(20)
 
 
 # start --daemon
