@@ -169,8 +169,11 @@ install_packages() {
     fi
     [ "$1" = demo ] || groups=(--group test --group lint)
     say 'installing Python packages into .venv'
-    .venv/bin/python -m pip install -qq --upgrade 'pip>=25.1' # older ones do not know --group
-    .venv/bin/python -m pip install -qq --editable . "${groups[@]}"
+    # Older ones do not know --group.
+    if ! .venv/bin/python -m pip install -qq --upgrade 'pip>=25.1' ||
+        ! .venv/bin/python -m pip install -qq --editable . "${groups[@]}"; then
+        give_up 'pip failed, as it says above; it needs pypi.org, or another index in its configuration'
+    fi
     echo "$state" >"$stamp"
     [ "$1" = demo ] || cp -- "$stamp" .venv/demo.stamp # who can test can show
 }
