@@ -169,13 +169,13 @@ class Handoff:
         self._outlook = Outlook(config.general.min_free)
         self._orders: Orders | None = None
         self._leftovers: set[bytes] = set()
+        self._deaths: Counter[int] = Counter()
+        """By entry: the workers and transfers that have died over it since it last had an outcome."""
         self._holding = Breaker(first=1.0, most=30.0)
         self._sweep_every = min(3600.0, config.general.expiration_time / _SWEEPS_A_LIFE)
         self._next_sweep = time.monotonic() + min(self._sweep_every, 60.0)
         self._steady = Steady()
         self._disks = {
-        self._deaths: Counter[int] = Counter()
-        """By entry: the workers and transfers that have died over it since it last had an outcome."""
             "buffer": os.fsencode(config.handoff.buffer),
             "holding": os.fsencode(config.handoff.holding),
             "ledger": os.fsencode(config.ledger_path.parent),
@@ -231,12 +231,12 @@ class Handoff:
         failures = [outcome.failure for outcome in result.outcomes if isinstance(outcome, Failed)]
         shared = next((failure for failure in failures if failure.scope is not Scope.FILE), None)
         if shared is not None:
+            self._clear_away(batch)
             self._fail(batch.step, shared, now, max(entry.fence.size for entry in batch.entries))
         elif any(isinstance(outcome, Done) for outcome in result.outcomes):
             self._succeed(batch.step)
         self._tell(batch, result)
         return self._take_back(batch, result)
-            self._clear_away(batch)
 
     def beat(self) -> None:
         self._measure()
