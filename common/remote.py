@@ -202,8 +202,7 @@ class Remote:
     def close(self) -> None:
         """End the connection and leave nothing behind."""
         self._drop_master()
-        for path in (self.config, self._log):
-            path.unlink(missing_ok=True)
+        _remove(self.config, self._log)
 
     def _argv(self, command: str) -> Argv:
         if self.site.remote_template is None:
@@ -219,10 +218,10 @@ class Remote:
         if self._master:
             self._master.close()
             self._master = None
-        self._socket.unlink(missing_ok=True)
+        _remove(self._socket)
 
     def _start_master(self, patience: float) -> None:
-        self._log.unlink(missing_ok=True)
+        _remove(self._log)
         argv = [*self.ssh_argv, "-M", "-N", "--", self.site.host]
         self._master = Background(argv, env=ENVIRONMENT, output=self._log)
         deadline = time.monotonic() + patience
@@ -298,14 +297,20 @@ class Remote:
         text += b"\nHost *\nConnectTimeout 10\nServerAliveInterval 15\nServerAliveCountMax 3\n"
         if prefer_cipher:
             text += b"Ciphers ^aes128-gcm@openssh.com\n"
-        with open(self.config, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(text)
+        try:
+            # Somebody who tidies /tmp up may have taken it away.
+            self.runtime.mkdir(mode=0o700, exist_ok=True)
+            with open(self.config, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(text)
+        except OSError as error:
+            raise RemoteError(runtime_failure(error)) from error
 
     def _users_config(self) -> bytes:
+        """As ssh itself would read it: it checks who may write ~/.ssh/config, and no other file."""
         if self.site.config is None:
-            return b"Include ~/.ssh/config\nHost *\nInclude /etc/ssh/ssh_config\n"
-        # Copied, because ssh refuses to include a file that others may write or own, but not to be
-        # given one with -F; and a file mounted into a container often is such a one.
+            with suppress(OSError), open("/etc/ssh/ssh_config", "rb") as file:
+                return b"Include ~/.ssh/config\nHost *\n" + file.read()
+            return b"Include ~/.ssh/config\n"
         path = os.path.expanduser(self.site.config)
         try:
             with open(path, "rb") as file:
@@ -453,8 +458,9 @@ _ENDPOINT_SYMPTOMS = (
         "make room at the endpoint, on the filesystem of endpoint.staging",
     ),
     Symptom(r"[Qq]uota exceeded", "endpoint over quota", "make room at the endpoint, or raise the quota"),
+    Symptom(r"Read-only file system", "endpoint read-only", "mount it for writing there"),
     Symptom(
-        r"Read-only file system|Permission denied|Operation not permitted",
+        r"Permission denied|Operation not permitted",
         "endpoint not writable",
         "the account at the endpoint must be able to write in endpoint.staging and endpoint.buffer",
     ),
@@ -481,6 +487,12 @@ def program_missing(name: str, reason: str) -> Failure:
     """The failure of an endpoint that lacks a program."""
     hint = f"install {name} at the endpoint, on the PATH of a login without terminal"
     return Failure(Scope.ENDPOINT, "program missing at the endpoint", reason, hint, transient=False)
+
+
+def runtime_failure(error: OSError) -> Failure:
+    """The failure of a worker whose directory for sockets and other passing things can't be used."""
+    reason = f"{error.filename}: {error.strerror}"
+    return Failure(Scope.HANDOFF, "runtime directory unusable", reason, "look at the disk that it is on")
 
 
 def not_there(error: ProcessError) -> Failure:
@@ -520,6 +532,12 @@ def _words(done: Completed) -> str:
 
 def _name(done: Completed) -> str:
     return os.path.basename(os.fsdecode(done.argv[0]))
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _config_value(value: str) -> str:

@@ -55,6 +55,10 @@ def make_rsync(remote: Remote, limits: Limits) -> Transport:
     return Rsync(remote, limits)
 
 
+def make_unchecked_rsync(remote: Remote, limits: Limits) -> Transport:
+    return Rsync(remote, limits, unchecked=True)
+
+
 def make_scp(remote: Remote, limits: Limits) -> Transport:
     return Scp(remote, limits)
 
@@ -276,6 +280,12 @@ def test_progress_is_told(make: Make, place: Place, remote: Remote) -> None:
         assert 500_000 < told[-1] < 2_500_000
 
 
+def test_rsync_may_leave_the_checking_to_the_digest(place: Place, remote: Remote) -> None:
+    sent = place.send(make_unchecked_rsync(remote, NO_LIMITS), place.write(HOSTILE))
+    assert kind(sent.failure) is None
+    assert place.arrived(sent) == files_below(place.root)
+
+
 # Whose fault it is
 
 
@@ -337,6 +347,14 @@ def test_a_full_disk_is_the_endpoints_fault(make: Make, place: Place, remote: Re
         assert kind(place.send(make(remote, NO_LIMITS), paths[:1]).failure) is None
     finally:
         run(["umount", str(place.staging)])
+
+
+def test_an_unusable_runtime_directory_is_this_sites_fault(make: Make, place: Place, remote: Remote) -> None:
+    place.runtime.rmdir()
+    place.runtime.write_text("somebody's file")
+    sent = place.send(make(remote, NO_LIMITS), place.write([b"a"]))
+    assert kind(sent.failure) == (Scope.HANDOFF, "runtime directory unusable")
+    place.runtime.unlink()
 
 
 @pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp"])
