@@ -1,4 +1,7 @@
-"""What kind of filesystem a file lies on, and whether other hosts may write to it too."""
+"""On what a file lies: the kind of filesystem, whether other hosts may write to it, whether it is mounted."""
+
+import os
+from dataclasses import dataclass
 
 # fmt: off
 _SHARED = frozenset((
@@ -23,6 +26,28 @@ def filesystem(descriptor: int) -> str:
                 # A hyphen ends the optional fields, which begin at the seventh (proc(5)).
                 return words[words.index(b"-", 6) + 1].decode()
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A directory and the mount that it was seen in: without that, what it shows is not what it holds."""
+
+    path: bytes
+    point: bytes
+    """Where that is mounted."""
+
+    @classmethod
+    def under(cls, path: bytes) -> "Ground":
+        point = os.path.realpath(path)
+        while not os.path.ismount(point):
+            point = os.path.dirname(point)
+        return cls(path, point)
+
+    def trouble(self) -> str:
+        """What is wrong with it now; empty while it can be worked with."""
+        if not os.path.ismount(self.point):
+            return f"{os.fsdecode(self.point)} is not mounted any more"
+        return "" if os.path.isdir(self.path) else f"{os.fsdecode(self.path)} is not there"
 
 
 def is_shared(name: str) -> bool:

@@ -105,9 +105,13 @@ def _copy(source: bytes, target: bytes) -> None:
         open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as old,
         open(target, "wb") as new,
     ):
+        status = os.fstat(old.fileno())
+        room = os.fstatvfs(new.fileno())
+        if room.f_bavail * room.f_frsize < status.st_size:
+            # Found out now, for a file of many gigabytes would be tried again and again.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fsdecode(target))
         shutil.copyfileobj(old, new, 1 << 20)
         new.flush()
-        status = os.fstat(old.fileno())
         os.fchmod(new.fileno(), status.st_mode & 0o7777)
         os.utime(new.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fsync(new.fileno())

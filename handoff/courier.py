@@ -3,11 +3,11 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.entry import Batch, Report
-from common.errors import Failure, RemoteError
+from common.entry import Batch, Done, Failed, Outcome, Report
+from common.errors import Failure, RemoteError, Scope
 from common.pool import Tell
 from common.remote import Remote
 from common.sweep import sweep_empty_directories
@@ -77,7 +77,9 @@ class Courier:
 
     def _deliver(self, batch: Batch, orders: Orders) -> Report:
         transport = self._transport(orders)
-        return Delivery(self._route, self._remote, transport, batch, orders, self._tell).run()
+        report = Delivery(self._route, self._remote, transport, batch, orders, self._tell).run()
+        missing = self._missing_disk()
+        return _doubted(report, missing) if missing else report
 
     def _transport(self, orders: Orders) -> Transport:
         limits = Limits(self._route.bandwidth, self._route.timeout, self._route.stall_timeout)
@@ -89,8 +91,21 @@ class Courier:
     def _hold(self, batch: Batch) -> Report:
         began = time.monotonic()
         self._tell("hold", 0)
+        # Without its disk, the directory that the holding area is mounted at would take the files.
+        missing = self._missing_disk()
+        if missing:
+            return Report(tuple(Failed(entry.id, missing) for entry in batch.entries))
         outcomes = Holding(self._route.buffer, self._route.holding).take(batch.entries)
-        return Report(outcomes, {"hold": time.monotonic() - began})
+        report = Report(outcomes, {"hold": time.monotonic() - began})
+        missing = self._missing_disk()
+        return _doubted(report, missing) if missing else report
+
+    def _missing_disk(self) -> Failure | None:
+        for ground in self._route.grounds:
+            if trouble := ground.trouble():
+                hint = "mount it; it goes on by itself"
+                return Failure(Scope.HANDOFF, "disk not mounted", trouble, hint)
+        return None
 
     def _look(self, look: Look) -> Survey | Failure:
         try:
@@ -106,3 +121,13 @@ class Courier:
             )
         except RemoteError as error:
             return error.failure
+
+
+def _doubted(report: Report, missing: Failure) -> Report:
+    """The report without what would look the same if the files had left the buffer."""
+
+    def doubted(outcome: Outcome) -> Outcome:
+        is_gone = isinstance(outcome, Done) and outcome.state == "vanished"
+        return Failed(outcome.entry_id, missing) if is_gone else outcome
+
+    return replace(report, outcomes=tuple(doubted(outcome) for outcome in report.outcomes))

@@ -21,6 +21,7 @@ from common.ledger.lock import ManagerLock
 from common.ledger.rows import ManagerRow
 from common.lifecycle import Step
 from common.logs import Steady
+from common.mounts import Ground
 from common.patience import Patience
 from common.pool import Crash, Pool
 from common.retry import Breaker
@@ -32,8 +33,8 @@ from common.signals import Signals
 from common.tasks import Chore, Identify
 from common.watch import Watch
 from common.wording import duration, files, size
-from handoff.config import HandoffConfig
 from common.wording import path as shown
+from handoff.config import HandoffConfig
 from handoff.courier import CourierRecipe, Look, Sweep
 from handoff.delivery import News, batch_name
 from handoff.lifecycle import ABSENT, HOLD, LIFECYCLE, SEND
@@ -148,6 +149,10 @@ def _route(config: HandoffConfig, ledger: Ledger) -> Route:
         owner=ledger.id,
         buffer=os.fsencode(config.handoff.buffer),
         holding=os.fsencode(config.handoff.holding),
+        grounds=(
+            Ground.under(os.fsencode(config.handoff.buffer)),
+            Ground.under(os.fsencode(config.handoff.holding)),
+        ),
         staging=os.fsencode(endpoint.staging),
         endpoint_buffer=os.fsencode(endpoint.buffer),
         notes=endpoint.notes,
@@ -367,7 +372,10 @@ class Handoff:
         """One line a batch, and one for each file that did not go on."""
         done = [o for o in report.outcomes if isinstance(o, Done) and o.state == batch.step.target]
         seconds = sum(seconds for name, seconds in report.phases.items() if "." not in name)
-        log.info(
+        # What keeps everything waiting is told elsewhere, and not at each try.
+        waits = any(isinstance(o, Failed) and o.failure.scope is not Scope.FILE for o in report.outcomes)
+        log.log(
+            logging.DEBUG if waits and not done else logging.INFO,
             "%s: %s of %s, %s in %s",
             batch.step.target,
             f"{len(done):,}",
@@ -402,8 +410,13 @@ class Handoff:
 
     def _spare_in_holding(self) -> int | None:
         """So many bytes may still be copied there; None within one filesystem, where a move takes none."""
-        room = self._room.get("holding")
-        return room.free_bytes - self._config.general.min_free if room and self._copies else None
+        if not self._copies:
+            return None
+        try:
+            # Measured anew, for several batches are held within a second.
+            return room_of(self._disks["holding"]).free_bytes - self._config.general.min_free
+        except OSError:
+            return None
 
     def _lack_in_holding(self) -> Failure | None:
         spare = self._spare_in_holding()
@@ -435,11 +448,11 @@ def _worker_died(crash: Crash) -> Failure:
     return Failure(Scope.HANDOFF, "worker died", crash.reason, hint)
 
 
-def _row(room: Room) -> dict[str, int]:
-    row = {"free_bytes": room.free_bytes, "total_bytes": room.total_bytes}
-    return row if room.free_inodes is None else {**row, "free_inodes": room.free_inodes}
 def _deadly(entry: Entry, reason: str) -> Failure:
     hint = "see the log; is there too little memory for it, or does its content upset the transfer?"
     return Failure(Scope.FILE, "killed again and again", f"{shown(entry.path)}: {reason}", hint)
 
 
+def _row(room: Room) -> dict[str, int]:
+    row = {"free_bytes": room.free_bytes, "total_bytes": room.total_bytes}
+    return row if room.free_inodes is None else {**row, "free_inodes": room.free_inodes}

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 600.0
 """Seconds between two looks at the endpoint while all goes well."""
+_TRIAL_WAIT, _TRIAL_WAIT_MOST = 2.5, 60.0
+"""Seconds after which a file is sent again where only sending shows what is wrong; doubled each time."""
 
 
 class Outlook:
@@ -34,6 +36,9 @@ class Outlook:
         self._min_free = min_free
         self._needed = 0
         """The size of a file that did not fit."""
+        self._trials = 0
+        """How often a batch has failed although a look before it had found nothing wrong."""
+        self._next_trial = 0.0
         self._breaker = Breaker(first=1.0, most=5.0)
         self._steady = Steady()
         self._is_looking = False
@@ -114,7 +119,9 @@ class Outlook:
 
     def may_send(self, *, is_sending: bool, now: float) -> bool:
         """Whether a batch may be sent now; after a failure one goes first, alone."""
-        if self.survey is None or self._breaker.is_open or (self._breaker.is_half_open and is_sending):
+        if self.survey is None or self._breaker.is_open:
+            return False
+        if self.is_on_trial and (is_sending or now < self._next_trial):
             return False
         failure = self.lack_of_space()
         if failure:
@@ -125,6 +132,10 @@ class Outlook:
         """Something went wrong that concerns every file; `needed` is the size of the largest of them."""
         if failure.cause == ENDPOINT_FULL:
             self._needed = max(self._needed, needed)
+        if self._breaker.is_half_open and failure.scope is Scope.ENDPOINT:
+            # A quota, say, shows only when it is too late: whole files must not be sent in vain for ever.
+            self._trials += 1
+            self._next_trial = now + min(_TRIAL_WAIT_MOST, _TRIAL_WAIT * 2 ** min(self._trials, 16))
         self._breaker.trip(failure, now)
         if failure.scope is Scope.CONNECTION:
             self._see(reachable=False)
@@ -133,7 +144,7 @@ class Outlook:
 
     def succeed(self) -> None:
         """A batch arrived."""
-        self._needed = 0
+        self._needed, self._trials, self._next_trial = 0, 0, 0.0
         self._see(reachable=True)
         if self._breaker.close():
             lasted = self._steady.ended("endpoint") or 0.0

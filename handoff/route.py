@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.files import Algorithm
+from common.mounts import Ground
 from common.remote import Site
 from handoff.script import Patience
 
@@ -21,6 +22,8 @@ class Route:
     holding: bytes
     staging: bytes
     endpoint_buffer: bytes
+    grounds: tuple[Ground, ...] = ()
+    """What buffer and holding lie on, which must stay there."""
     notes: bool = True
     transfer_template: str | None = None
     bandwidth: int | None = None

@@ -160,18 +160,19 @@ def _problems(answer: Answer, found: Survey) -> Iterator[Failure]:
         names = ", ".join(lacking)
         yield program_missing(names, f"the endpoint lacks {names}")
     unusable = dict(_pair(value) for value in answer.all("unusable"))
+    rehearsed = answer.one("rehearsed")
     for name, directory in (("staging", found.staging), ("buffer", found.buffer)):
         if name in unusable:
             yield whole_failure(unusable[name].encode(), f"the endpoint's {name} can't be used")
         elif directory.room is None or directory.device is None:
             yield program_missing(_GNU, "the endpoint's `stat` is not GNU's")
         elif not directory.writable:
-            yield whole_failure(b"Permission denied", f"the endpoint's {name} can't be written to")
+            told = rehearsed if b"Read-only file system" in rehearsed else b"Permission denied"
+            yield whole_failure(told, f"the endpoint's {name} can't be written to")
     if unusable:
         return
     if not found.same_filesystem:
         yield whole_failure(b"cross-device link", "the endpoint's staging and buffer can't be linked")
-    rehearsed = answer.one("rehearsed")
     if "written" not in answer:
         yield whole_failure(rehearsed, "nothing can be written into the endpoint's staging")
     elif rehearsed and not found.hard_links and not is_unsupported(rehearsed):

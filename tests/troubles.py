@@ -1,5 +1,6 @@
 """What tests of a manager in trouble ask and do: small disks, one file's story, what `status` tells."""
 
+import ctypes
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ from typing import Any
 from common.process import run
 from tests.loopback import Sites
 from tests.runs import Run, rows
+
+_NEW_MOUNTS, _RECURSIVE, _PRIVATE = 0x20000, 0x4000, 0x40000
 
 STRAIGHT = ["found", "sending", "delivered", "holding", "held"]
 """The story of a file that nothing befell."""
@@ -41,6 +44,11 @@ def status(sites: Sites) -> Any:
     return json.loads(sites.command("status", sites.config, "--json").stdout)
 
 
+def endpoint_state(sites: Sites) -> str:
+    """What the manager thinks of the endpoint: ``unknown`` until it has looked there for the first time."""
+    return next((state for (state,) in rows(sites, "SELECT endpoint_state FROM manager")), "unknown")
+
+
 def send_signal(manager: Run, number: signal.Signals) -> None:
     """To the manager alone, none of its children."""
     with suppress(ProcessLookupError):
@@ -52,6 +60,15 @@ def seconds_to_stop(manager: Run) -> float:
     began = time.monotonic()
     assert manager.stop(30) == 0, manager.said
     return time.monotonic() - began
+
+
+def own_mounts() -> bool:
+    """Keep what is mounted from here on to this process and its children; false where that is forbidden.
+
+    So it is gone with them, however they end.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    return not libc.unshare(_NEW_MOUNTS) and not libc.mount(b"none", b"/", None, _RECURSIVE | _PRIVATE, None)
 
 
 @contextmanager
