@@ -344,6 +344,8 @@ class Command:
 
 _RSYNC_PARTIAL = (23, 24, 25)
 _RSYNC_CONNECTION = (10, 12, 30, 35)
+# A file that can't be read here is 23; of what can't be written there, the words sometimes get lost.
+_RSYNC_FILE_IO = 11
 _RSYNC_NEAR = (1, 2, 3, 4, 5, 13, 14, 21, 22)
 # Since 3.2 a message names its process in brackets; before, only the receiving side does these things.
 # That attributes can't be set is no reason not to look at what has arrived.
@@ -494,7 +496,8 @@ def _rsync_failure(code: int, lines: Sequence[str], *, connected: bool) -> Failu
         return _incomplete([reason])
     if code in _RSYNC_CONNECTION and not connected:
         return Failure(Scope.CONNECTION, "connection lost", reason, "look at the network between the sites")
-    if code in _RSYNC_CONNECTION or code > 128 or any(_RSYNC_FAR_END.search(line) for line in lines):
+    far = code in _RSYNC_CONNECTION or code == _RSYNC_FILE_IO or code > 128
+    if far or any(_RSYNC_FAR_END.search(line) for line in lines):
         return Failure(Scope.ENDPOINT, "rsync failed at the endpoint", reason)
     if code in _RSYNC_NEAR:
         return Failure(Scope.HANDOFF, "rsync failed", reason, "look at rsync's version and its environment")
