@@ -14,9 +14,12 @@ from typing import Any, Self, TypeVar
 
 import psutil
 
+from common.ledger.ledger import Ledger
 from common.process import Background
 from common.runtime import MARK
-from tests.loopback import Sites
+from handoff.lifecycle import LIFECYCLE
+from tests.ledgers import assert_sound
+from tests.loopback import Sites, files_below
 
 Answer = TypeVar("Answer")
 
@@ -129,6 +132,30 @@ def leftovers(sites: Sites) -> list[Path]:
     staged = [path for path in sites.staging.rglob("*") if not path.is_dir() and path.suffix != ".jsonl"]
     batches = list(sites.staging.glob("batch-*"))
     return sorted({*Path("/tmp").glob(f"dbb-*-{mark}"), *staged, *batches})
+
+
+def assert_delivered_once(
+    sites: Sites, written: Mapping[bytes, bytes], times: Mapping[bytes, int] | None = None
+) -> None:
+    """Everything is where it belongs, whole, and nothing else is anywhere; the ledger says the same.
+
+    `times` is how often each file was put into the buffer, if not once. No manager is running.
+    """
+    assert files_below(sites.endpoint_buffer) == written
+    assert files_below(sites.holding) == written
+    assert files_below(sites.buffer) == {}
+    assert leftovers(sites) == []
+    assert children(sites) == []
+    deliveries = """
+        SELECT path, count(*) FROM history JOIN files ON files.id = file_id
+        WHERE source = 'sending' AND target = 'delivered' GROUP BY path
+    """
+    assert dict(rows(sites, deliveries)) == (times or dict.fromkeys(written, 1))
+    assert rows(sites, "SELECT * FROM history WHERE target IN ('failed', 'conflict', 'vanished')") == []
+    moves = set(rows(sites, "SELECT source, target FROM history WHERE source <> '' AND target <> ''"))
+    assert moves <= LIFECYCLE.moves
+    with Ledger.open(sites.ledger, LIFECYCLE) as ledger:
+        assert_sound(ledger)
 
 
 def stand_in(directory: Path, name: str, script: str) -> dict[str, str]:

@@ -13,11 +13,8 @@ from typing import IO
 import psutil
 import pytest
 
-from common.ledger.ledger import Ledger
-from handoff.lifecycle import LIFECYCLE
-from tests.ledgers import assert_sound
 from tests.loopback import Sites, files_below, write_file
-from tests.runs import Run, children, counts, descendants, eventually, leftovers, rows
+from tests.runs import Run, assert_delivered_once, counts, descendants, eventually
 
 _CAMPAIGNS = 4
 _KILLS = -(-int(os.environ.get("DBB_KILLS", "108")) // _CAMPAIGNS)
@@ -135,26 +132,6 @@ def _assert_gone(processes: list[psutil.Process]) -> None:
     assert not alive
 
 
-def _assert_delivered_once(sites: Sites, written: dict[bytes, bytes], times: Counter[bytes]) -> None:
-    """Everything is where it belongs, whole, and nothing else is anywhere; the ledger says the same."""
-    assert files_below(sites.endpoint_buffer) == written
-    assert files_below(sites.holding) == written
-    assert files_below(sites.buffer) == {}
-    assert leftovers(sites) == []
-    assert children(sites) == []
-    deliveries = """
-        SELECT path, count(*) FROM history JOIN files ON files.id = file_id
-        WHERE source = 'sending' AND target = 'delivered' GROUP BY path
-    """
-    assert dict(rows(sites, deliveries)) == times
-    troubles = rows(sites, "SELECT * FROM history WHERE target IN ('failed', 'conflict', 'vanished')")
-    assert troubles == []
-    moves = set(rows(sites, "SELECT source, target FROM history WHERE source <> '' AND target <> ''"))
-    assert moves <= LIFECYCLE.moves
-    with Ledger.open(sites.ledger, LIFECYCLE) as ledger:
-        assert_sound(ledger)
-
-
 @pytest.mark.parametrize("seed", range(_SEED, _SEED + _CAMPAIGNS))
 def test_every_file_arrives_once_and_intact_whoever_is_killed_and_when(sites: Sites, seed: int) -> None:
     dice = random.Random(seed)
@@ -173,4 +150,4 @@ def test_every_file_arrives_once_and_intact_whoever_is_killed_and_when(sites: Si
         fate.strike()
     instrument.finish()
     assert fate.relent() == 0, fate.killed
-    _assert_delivered_once(sites, instrument.written, instrument.times)
+    assert_delivered_once(sites, instrument.written, instrument.times)
