@@ -395,7 +395,8 @@ def _start(
             cwd=cwd,
             pass_fds=pass_fds,
             preexec_fn=follow_parent,
-            process_group=0,
+            # A group of its own, and no terminal: an ssh that has a question fails instead of waiting.
+            start_new_session=True,
         )
     except FileNotFoundError as error:
         name = os.fsdecode(argv[0])

@@ -13,7 +13,7 @@ import pytest
 
 from common.errors import DbbError, Failure, RemoteError, Scope
 from common.process import Background, run
-from common.remote import Remote, Site, fill, quote, split_template
+from common.remote import Remote, Site, connection_failure, fill, quote, split_template
 from tests.loopback import REPOSITORY, Sshd
 
 EVERY_BYTE = bytes(range(256)) * 400
@@ -297,6 +297,38 @@ def test_an_sshd_that_turns_us_away_is_told(tmp_path: Path, runtime: Path) -> No
         wait_for(lambda: (tmp_path / "port").read_text().endswith("\n"))
         failure = failure_of(Site("127.0.0.1", port=int((tmp_path / "port").read_text())), runtime)
     assert failure.cause == "connection closed before login"
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        ("ssh: connect to host archive port 22: Connection timed out", "connection timed out"),
+        ("ssh: connect to host archive port 22: No route to host", "no route to the endpoint"),
+        ("ssh: connect to host archive port 22: Network is unreachable", "no route to the endpoint"),
+        ("kex_exchange_identification: Connection closed by remote host", "connection closed before login"),
+        ("kex_exchange_identification: read: Connection reset by peer", "connection closed before login"),
+        ("ssh_exchange_identification: Connection closed by remote host", "connection closed before login"),
+        ("Received disconnect from ::1 port 22:2: Too many authentication failures", "permission denied"),
+        ("Timeout, server archive not responding.", "connection lost"),
+        ("client_loop: send disconnect: Broken pipe", "connection lost"),
+        ("Connection to archive closed by remote host.", "connection lost"),
+        (
+            "mux_client_request_session: session request failed: Session open refused by peer",
+            "too many sessions",
+        ),
+        ("Bad owner or permissions on /home/jdoe/.ssh/config", "ssh configuration"),
+    ],
+)
+def test_the_words_of_ssh_are_understood(words: str, cause: str) -> None:
+    failure = connection_failure(["Unauthorized access is prohibited.", words, "and more"])
+    assert failure is not None
+    assert (failure.scope, failure.cause, failure.reason) == (Scope.CONNECTION, cause, words)
+
+
+def test_other_words_are_no_news_of_the_connection() -> None:
+    assert (
+        connection_failure(["mkdir: cannot create directory '/x': Permission denied", "lost files"]) is None
+    )
 
 
 def test_a_missing_ssh_is_this_sites_affair(sshd: Sshd, runtime: Path, tmp_path: Path) -> None:

@@ -254,6 +254,14 @@ def test_what_a_broken_attempt_left_does_no_harm(make: Make, place: Place, remot
     assert kind(sent.failure) is None
 
 
+@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp"])
+def test_the_kept_connection_is_used(make: Make, place: Place, remote: Remote, sshd: Sshd) -> None:
+    remote.connect()
+    before = sshd.log.read_text().count("Accepted publickey")
+    place.send(make(remote, NO_LIMITS), place.write([b"a", b"d/b"]))
+    assert sshd.log.read_text().count("Accepted publickey") == before
+
+
 def test_nothing_is_left_on_this_side(make: Make, place: Place, remote: Remote) -> None:
     remote.connect()
     before = sorted(path.name for path in place.runtime.rglob("*"))
@@ -387,6 +395,26 @@ def test_an_rsync_that_fails_at_the_endpoint_is_no_files_fault(
         sent = place.send(Rsync(remote, NO_LIMITS), place.write([b"a"]))
     assert kind(sent.failure) == (Scope.ENDPOINT, "rsync failed at the endpoint")
     assert sent.error == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "cause"),
+    [
+        ('rsync: mkstemp "/s/.a.Xy" failed: No space left on device (28)', "endpoint full"),
+        ('rsync: write failed on "/s/a": Disk quota exceeded (122)', "endpoint over quota"),
+        (
+            'rsync: [generator] recv_generator: mkdir "/s/d" failed: Permission denied (13)',
+            "endpoint not writable",
+        ),
+    ],
+)
+def test_the_words_of_rsyncs_old_and_new_are_understood(
+    script: str, cause: str, place: Place, tmp_path: Path
+) -> None:
+    stand_in = write_program(tmp_path / "bin" / "rsync", f"echo '{script}' >&2; exit 11")
+    with endpoint(tmp_path, place, shell=f"env PATH={stand_in.parent}:/usr/bin:/bin /bin/sh") as remote:
+        sent = place.send(Rsync(remote, NO_LIMITS), place.write([b"a"]))
+    assert (kind(sent.failure), sent.error) == ((Scope.ENDPOINT, cause), script)
 
 
 def write_program(path: Path, script: str) -> Path:

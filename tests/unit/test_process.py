@@ -78,6 +78,12 @@ def test_the_last_words_are_the_last_line_that_says_something() -> None:
     assert run(["sh", "-c", r"printf 'a\nb\377\r\n\n' >&2"]).last_words == r"b\xff"
 
 
+def test_a_program_has_no_terminal_to_ask() -> None:
+    """It leads a session of its own, which has none."""
+    pid, session, terminal = run(["sh", "-c", "cut -d' ' -f1,6,7 /proc/$$/stat"]).stdout.split()
+    assert (session, terminal) == (pid, b"0")
+
+
 def test_a_time_limit_ends_the_whole_group(tmp_path: Path) -> None:
     script = f"sleep 1000 & echo $! > {tmp_path}/pid; wait"
     done = run(["sh", "-c", script], timeout=0.3)
