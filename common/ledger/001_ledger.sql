@@ -96,8 +96,10 @@ CREATE INDEX files_due ON files (step, due_at, bulky) WHERE due_at IS NOT NULL;
 -- For retry and for the groups of failures.
 CREATE INDEX files_trouble ON files (state, cause, due_at) WHERE cause <> '';
 
--- For what has waited longest. Neither column changes while all goes well, so that it costs little.
-CREATE INDEX files_waiting ON files (cause, found_at) WHERE settled = 0;
+-- For what has waited longest, of those that are well and of those in trouble. Apart, and without the
+-- state, because so an entry that is well is put in once, at the end, and taken out once.
+CREATE INDEX files_waiting ON files (found_at) WHERE settled = 0 AND cause = '';
+CREATE INDEX files_waiting_in_trouble ON files (found_at) WHERE settled = 0 AND cause <> '';
 
 -- Entries that turned out, once hashed, to be a version known under another id.
 CREATE TABLE merges (

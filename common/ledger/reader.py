@@ -34,13 +34,7 @@ _ARRIVALS_AND_DELIVERIES = """
     WHERE position = 0
 """
 
-_CAUSES = """
-    SELECT DISTINCT cause
-    FROM totals
-    WHERE files > 0
-"""
-
-_LONGEST_WAITING = """
+_WAITING = """
     SELECT
         state,
         cause,
@@ -49,8 +43,23 @@ _LONGEST_WAITING = """
         reason,
         due_at
     FROM files
-    WHERE cause = ?
-        AND settled = 0
+    WHERE settled = 0
+        AND cause = ''
+    ORDER BY found_at
+    LIMIT 1
+"""
+
+_WAITING_IN_TROUBLE = """
+    SELECT
+        state,
+        cause,
+        found_at,
+        path,
+        reason,
+        due_at
+    FROM files
+    WHERE settled = 0
+        AND cause <> ''
     ORDER BY found_at
     LIMIT 1
 """
@@ -187,12 +196,12 @@ class LedgerReader:
             return totals(self._connection)
 
     def waits(self) -> tuple[Waiting, ...]:
-        """What has waited longest, of those that are well and of those in trouble by cause; oldest first."""
+        """What has waited longest of those that are well, and of those that failed; the older one first."""
         with self.snapshot():
-            causes = self._connection.execute(_CAUSES).fetchall()
-            rows = [self._connection.execute(_LONGEST_WAITING, cause).fetchone() for cause in causes]
-        waiting = [Waiting(**dict(row)) for row in rows if row is not None]
-        return tuple(sorted(waiting, key=lambda one: one.found_at))
+            rows = [
+                row for query in (_WAITING, _WAITING_IN_TROUBLE) for row in self._connection.execute(query)
+            ]
+        return tuple(sorted((Waiting(**dict(row)) for row in rows), key=lambda one: one.found_at))
 
     def oldest_waiting(self) -> Waiting | None:
         """The file that has waited longest, of all that are not settled."""

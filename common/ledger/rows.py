@@ -112,7 +112,7 @@ class FailureGroup:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The file that has waited longest, of those with one cause, or of those that are well, and why."""
+    """The file that has waited longest, of those that are well or of those that failed, and why."""
 
     state: str
     cause: str
