@@ -100,17 +100,19 @@ class Remote:
     def connect(self) -> None:
         """See that the connection is there: at once if it is, else make it (again).
 
+        An own command for ``remote`` makes its own.
+
         Raises
         ------
         RemoteError
             It can't be made; the failure says why and what to do.
         """
+        if self.site.remote_template is not None:
+            return
         if self._master and self._master.poll() is None and self._socket.exists():
             return
         self._drop_master()
-        patience = self._prepare()
-        if self.site.remote_template is None:
-            self._start_master(patience)
+        self._start_master(self._prepare())
 
     def run(
         self,
@@ -146,6 +148,9 @@ class Remote:
                 raise RemoteError(not_there(error)) from error
             if done.exit_code == 0 or done.ended != "exited" or not self._lost():
                 break
+        if done.ended == "stalled":
+            # ssh takes up to 45 s to see for itself that nobody answers; the next one need not wait.
+            self._drop_master()
         return done
 
     def run_script(
@@ -240,7 +245,8 @@ class Remote:
         reason = next(reversed(lines), "") or (
             "ssh ended and said nothing" if ended else f"no login within {patience:.0f} s"
         )
-        hint = f"try it by hand: {shlex.join([*self.ssh_argv, self.site.host])}"
+        user = f"{self.site.user}@" if self.site.user else ""
+        hint = f"try it by hand, and see where it hangs: ssh -v {user}{self.site.host}"
         return Failure(Scope.CONNECTION, cause, reason, hint)
 
     def _log_lines(self) -> list[str]:

@@ -229,13 +229,16 @@ def test_a_script_that_takes_too_long_is_ended(remote: Remote) -> None:
     )
 
 
-def test_a_connection_that_hangs_is_given_up(own_sshd: Sshd, runtime: Path) -> None:
+def test_a_connection_that_hangs_is_given_up_and_made_again(own_sshd: Sshd, runtime: Path) -> None:
     with Remote(own_sshd.site(), runtime, "w0") as remote:
         remote.connect()
+        hung = master_of(runtime)
         own_sshd.pause(connections=True)
         with pytest.raises(RemoteError) as caught:
             remote.run_script("true", stall_timeout=0.6)
+        assert not hung.is_running()
         own_sshd.resume()
+        assert remote.run_script("echo here") == b"here\n"
     assert (caught.value.failure.scope, caught.value.failure.cause) == (
         Scope.CONNECTION,
         "connection stalled",

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -74,7 +74,7 @@ def make_batch_command(remote: Remote, limits: Limits) -> Transport:
 def with_config(remote: Remote) -> Remote:
     """With what `commands` needs as further keys of `endpoint`."""
     parameters = {"config": str(remote.config), "host": remote.site.host}
-    object.__setattr__(remote.site, "parameters", parameters)
+    remote.site = replace(remote.site, parameters=parameters)
     return remote
 
 
