@@ -168,6 +168,7 @@ class Delivery:
                 sent=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 discard=self._discard,
                 recorded=self._orders.recorded,
+                passing=self._orders.passing,
                 openssl=self._orders.openssl,
                 patience=self._route.patience,
             )

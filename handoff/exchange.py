@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, cast
 
@@ -32,11 +32,20 @@ class Delivered(Protocol):
 class Receipts:
     """What the endpoint manager says has become of what was delivered."""
 
-    records: tuple[Receipt, ...] = ()
-    names: tuple[bytes, ...] = ()
-    """The files that they came in, to be removed once the records have been noted."""
+    files: Mapping[bytes, tuple[Receipt | None, ...]] = field(default_factory=dict)
+    """The lines of each file that they came in; None for one that makes no sense."""
     malformed: tuple[str, ...] = ()
-    """Lines that are none, each told with its file."""
+    """What is wrong with those, each told with its file."""
+
+    @property
+    def records(self) -> tuple[Receipt, ...]:
+        """All that make sense."""
+        return tuple(record for lines in self.files.values() for record in lines if record)
+
+    @property
+    def names(self) -> tuple[bytes, ...]:
+        """Of the files, to be removed once what is in them has been noted."""
+        return tuple(self.files)
 
 
 def delivery_note(files: Iterable[Delivered], sent: str) -> bytes:
@@ -61,15 +70,19 @@ def is_receipt_name(name: bytes) -> bool:
 
 def read_receipts(contents: Mapping[bytes, bytes]) -> Receipts:
     """Read the contents of receipts by their names; what makes no sense is told and passed over."""
-    records, malformed = [], []
+    files: dict[bytes, tuple[Receipt | None, ...]] = {}
+    malformed: list[str] = []
     for name, content in contents.items():
+        lines: list[Receipt | None] = []
         for number, line in enumerate(content.splitlines(), 1):
             try:
-                records.append(_receipt(line))
+                lines.append(_receipt(line))
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+                lines.append(None)
                 what = f"no {error}" if isinstance(error, KeyError) else str(error)
                 malformed.append(f"{name.decode()}:{number}: {what}")
-    return Receipts(tuple(records), tuple(contents), tuple(malformed))
+        files[name] = tuple(lines)
+    return Receipts(files, tuple(malformed))
 
 
 def _receipt(line: bytes) -> Receipt:

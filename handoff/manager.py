@@ -30,7 +30,7 @@ from common.runtime import MARK, Runtime, clear, runtime_directory
 from common.scan import Scanner
 from common.settle import Settling
 from common.signals import Signals
-from common.tasks import Chore, Identify
+from common.tasks import Chore, Identify, Task
 from common.watch import Watch
 from common.wording import duration, files, size
 from common.wording import path as shown
@@ -39,6 +39,7 @@ from handoff.courier import CourierRecipe, Look, Sweep
 from handoff.delivery import News, batch_name
 from handoff.lifecycle import ABSENT, HOLD, LIFECYCLE, SEND
 from handoff.outlook import Outlook
+from handoff.receipts import Collection
 from handoff.route import Orders, Route, TransferName
 from handoff.survey import Survey
 
@@ -89,13 +90,15 @@ def serve(
         os.environ[MARK] = ledger.id
         resumed = ledger.rescue(now_ms=now_ms())
         watch = stack.enter_context(Watch(buffer))
-        recipe = CourierRecipe(_route(config, ledger), runtime.path)
+        pool: Pool[Task, object] = Pool(config.general.num_threads, prepare="handoff.courier")
+        pool.start()
+        pool.brief(CourierRecipe(_route(config, ledger), runtime.path))
         engine = Engine(
             Handoff(config, ledger),
             ledger,
             patience,
             _discovery(config, ledger, watch),
-            Pool(config.general.num_threads, recipe),
+            pool,
             config.general.retry.backoff(),
             tick=tick,
         )
@@ -173,6 +176,7 @@ class Handoff:
         self._started_at = now_ms()
         self._outlook = Outlook(config.general.min_free)
         self._orders: Orders | None = None
+        self._receipts = Collection(ledger)
         self._leftovers: set[bytes] = set()
         self._deaths: Counter[int] = Counter()
         """By entry: the workers and transfers that have died over it since it last had an outcome."""
@@ -195,7 +199,7 @@ class Handoff:
             is_first = self._outlook.survey is None
             leftovers, self._leftovers = tuple(self._leftovers), set()
             self._outlook.look_began()
-            return Chore(Look(clean=is_first, leftovers=leftovers))
+            return Chore(Look(is_first, leftovers, self._receipts.recorded))
         if now >= self._next_sweep:
             self._next_sweep = now + self._sweep_every
             return Chore(Sweep(self._config.general.expiration_time))
@@ -206,6 +210,7 @@ class Handoff:
             return
         if isinstance(result, Survey):
             self._orders = self._decide(result)
+            self._receipts.note(result.receipts, anew=True)
             self._outlook.looked(result, now)
         else:
             self._leftovers.update(chore.what.leftovers)
@@ -233,6 +238,7 @@ class Handoff:
         assert isinstance(result, Report)
         if isinstance(result.news, News):
             self._outlook.room = result.news.room or self._outlook.room
+            self._receipts.note(result.news.receipts, anew=False)
         failures = [outcome.failure for outcome in result.outcomes if isinstance(outcome, Failed)]
         shared = next((failure for failure in failures if failure.scope is not Scope.FILE), None)
         if shared is not None:
@@ -299,7 +305,7 @@ class Handoff:
             newest_first=general.order == "newest",
             # One worker is kept free of bulky files, so that they never hold up the small ones.
             bulky=None if bulky < max(1, general.num_threads - 1) else False,
-            orders=self._orders,
+            orders=replace(self._orders, recorded=self._receipts.recorded, passing=self._receipts.passing),
         )
 
     def _may_hold(self, running: Sequence[Batch], now: float) -> Claim | None:

@@ -8,9 +8,10 @@
 # Defined by the caller: mode (ask or place), staging, buffer, batch, layout, algorithm, openssl (may it
 # be used), count (of files), expected (what `digests` should print), bulky (are there files in `bulk`),
 # several (is there more than one in `lone`), many (are there many files or directories), note_size,
-# retracting (take the note back), discarding (are there discards), recording (are there
-# recorded receipts), receipts_most, receipts_bytes; and the lists bulk and lone (the files),
-# directories (all that the files lie in, outer ones first), moves, discards, recorded. Paths begin with "./".
+# retracting (take the note back), discarding (are there discards), recording (are there recorded
+# receipts), passing (receipts to be passed over), receipts_most, receipts_bytes; and the lists bulk and
+# lone (the files), directories (all that the files lie in, outer ones first), moves, discards, recorded.
+# Paths begin with "./".
 
 # What is at each name, a letter each, appended to $kinds. A link is never looked through.
 look() {

@@ -46,3 +46,5 @@ class Orders:
     openssl: bool = False
     recorded: tuple[bytes, ...] = ()
     """Receipts that have been noted, and are to be removed there."""
+    passing: tuple[bytes, ...] = ()
+    """Receipts that tell nothing of this ledger's files, and need not be brought again."""

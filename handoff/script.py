@@ -85,11 +85,16 @@ class Definitions:
         body = b"; ".join(calls) or (b":" if each else b'"$@"')
         self._lines.append(name.encode() + b"() { " + body + b"; }")
 
-    def add_receipts(self, recorded: Sequence[bytes]) -> None:
-        """Which receipts are to be removed, and how many are wanted."""
-        if not all(is_receipt_name(name) for name in recorded):
-            raise ValueError(f"not names of receipts: {recorded!r}")
-        limits = Definitions(receipts_most=_RECEIPTS, receipts_bytes=_RECEIPT_BYTES, recording=bool(recorded))
+    def add_receipts(self, recorded: Sequence[bytes], passing: Sequence[bytes] = ()) -> None:
+        """Which receipts are to be removed, which to be passed over, and how many are wanted."""
+        if not all(is_receipt_name(name) for name in (*recorded, *passing)):
+            raise ValueError(f"not names of receipts: {(*recorded, *passing)!r}")
+        limits = Definitions(
+            receipts_most=_RECEIPTS,
+            receipts_bytes=_RECEIPT_BYTES,
+            recording=bool(recorded),
+            passing=b" ".join(passing),
+        )
         self._lines += limits._lines
         self.add_list("recorded", recorded)
 

@@ -3,8 +3,8 @@
 # text of visit.sh comes before this.)
 #
 # Defined by the caller: staging, buffer, owner, clearing (clear away all batches of ours but `keep`),
-# recording (are there recorded receipts), receipts_most, receipts_bytes; and the lists keep, leftovers
-# (batches to be cleared away in any case), recorded.
+# recording (are there recorded receipts), passing (receipts to be passed over), receipts_most,
+# receipts_bytes; and the lists keep, leftovers (batches to be cleared away in any case), recorded.
 
 # The first line of what a program says of itself, if it is there.
 tell_program() {

@@ -95,6 +95,7 @@ def place(
     sent: str,
     discard: Sequence[bytes] = (),
     recorded: Sequence[bytes] = (),
+    passing: Sequence[bytes] = (),
     openssl: bool = True,
     patience: Patience = PATIENT,
 ) -> Placement:
@@ -114,8 +115,8 @@ def place(
         Whether a delivery note is written, and the time in it (ISO 8601, UTC).
     discard
         Paths that were sent but must not arrive: they have changed since, say.
-    recorded
-        Receipts that have been noted, to be removed.
+    recorded, passing
+        Receipts that have been noted, to be removed; and others that are not asked for again.
     openssl
         Whether openssl may compute sha256 there; where there is none, sha256sum does.
 
@@ -127,7 +128,7 @@ def place(
     """
     site = Definitions(staging=absolute(staging), batch=batch_name(batch), layout=layout)
     site.add_list("moves", _moves(directories) if layout == "numbered" else (), each=2)
-    site.add_receipts(recorded)
+    site.add_receipts(recorded, passing)
     placing = _Placing(remote, absolute(buffer), expected, openssl=openssl, patience=patience)
     return placing.place(site, sent if note else None, discard)
 

@@ -20,6 +20,11 @@ STRAIGHT = ["found", "sending", "delivered", "holding", "held"]
 """The story of a file that nothing befell."""
 
 
+def carry_all(sites: Sites, *options: str) -> int:
+    """Run a manager until nothing is left that it can do; gives its exit code."""
+    return sites.command("start", sites.config, "--once", *options).exit_code
+
+
 def story(sites: Sites, path: bytes) -> list[list[str]]:
     """The states that each version of a path has gone through, the oldest version first."""
     query = """

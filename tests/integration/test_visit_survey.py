@@ -213,14 +213,15 @@ def test_receipts_come_with_any_visit_and_go_once_they_are_recorded(tmp_path: Pa
     (receipts / "odd name.jsonl").write_text("{}")
     os.symlink(receipts / "r-1.jsonl", receipts / "link.jsonl")
     at = 1_782_864_000_000
+    told = (Receipt(b"a\nb", Checksum("sha256", "0" * 64), state, at) for state in ("stored", "ingested"))
     expected = Receipts(
-        tuple(Receipt(b"a\nb", Checksum("sha256", "0" * 64), state, at) for state in ("stored", "ingested")),
-        (b"r-1.jsonl", b"r-2.jsonl"),
+        {b"r-1.jsonl": tuple(told), b"r-2.jsonl": (None,)},
         ("r-2.jsonl:1: Expecting value: line 1 column 1 (char 0)",),
     )
     assert endpoint.survey().receipts == expected
     assert endpoint.place(endpoint.stage({b"a": b"x"})).receipts == expected
     missing = [Expected(b"b", 1, sha256(b"x"))]
+    assert endpoint.place(missing, passing=[b"r-2.jsonl"]).receipts.names == (b"r-1.jsonl",)
     assert endpoint.place(missing, recorded=[b"r-1.jsonl"]).receipts.names == (b"r-2.jsonl",)
     assert endpoint.survey(recorded=[b"r-2.jsonl", b"gone.jsonl"]).receipts == Receipts()
     assert sorted(os.listdir(receipts)) == [".r-3.jsonl.tmp", "link.jsonl", "odd name.jsonl"]

@@ -121,6 +121,7 @@ class Endpoint:
         note: bool = True,
         discard: Sequence[bytes] = (),
         recorded: Sequence[bytes] = (),
+        passing: Sequence[bytes] = (),
         patience: Patience = PATIENT,
     ) -> Placement:
         return place(
@@ -135,6 +136,7 @@ class Endpoint:
             sent=SENT,
             discard=discard,
             recorded=recorded,
+            passing=passing,
             patience=patience,
         )
 
