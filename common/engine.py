@@ -128,7 +128,6 @@ class Engine:
             log.warning("stopping: the last results are not written, and asked for again: %s", error)
 
     def _serve(self, signals: Signals, *, once: bool) -> None:
-        self._pool.start()
         try:
             while signals.wish is Wish.GO_ON and not (once and self._is_over()):
                 self._wait(signals)

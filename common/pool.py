@@ -81,6 +81,10 @@ class _Hand(Generic[Task]):
     task: Task | None = None
     progress: Progress | None = None
 
+    def send(self, message: object) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(message)
+
 
 class Pool(Generic[Task, Result]):
     """A number of workers, each started when there is work for it and again after it has died.
@@ -89,14 +93,17 @@ class Pool(Generic[Task, Result]):
     ----------
     size
         Workers at most.
+    prepare
+        A module that every worker imports as it starts, rather than with its recipe.
     ramp
         Seconds between the starts of two of them beyond the first two: a worker costs a fifth of a
         second of a processor to start and connect, which a short rush of work does not earn.
     """
 
-    def __init__(self, size: int, recipe: Recipe[Task, Result], *, ramp: float = 0.5) -> None:
+    def __init__(self, size: int, *, prepare: str = "common.pool", ramp: float = 0.5) -> None:
         self.size = size
-        self._recipe = recipe
+        self._prepare = prepare
+        self._recipe: Recipe[Task, Result] | None = None
         self._ramp = ramp
         self._last_start = 0.0
         self._hands: dict[int, _Hand[Task]] = {}
@@ -105,6 +112,12 @@ class Pool(Generic[Task, Result]):
         """Start the first two now, so that they get ready while the parent looks around."""
         for number in range(min(_PROMPT, self.size)):
             self._hand(number)
+
+    def brief(self, recipe: Recipe[Task, Result]) -> None:
+        """Tell the workers, those that run and those to come, what they are; before the first task."""
+        self._recipe = recipe
+        for hand in self._hands.values():
+            hand.send(recipe)
 
     def idle(self) -> list[int]:
         """The numbers of the workers that have nothing to do, or else of one that may be started."""
@@ -128,8 +141,7 @@ class Pool(Generic[Task, Result]):
         """Give a task to an idle worker. That it died meanwhile shows when answers are collected."""
         hand = self._hand(number)
         hand.task, hand.progress = task, None
-        with suppress(BrokenPipeError, ConnectionResetError):
-            hand.connection.send(task)
+        hand.send(task)
 
     def waitables(self) -> list[Connection]:
         """What becomes readable when there is something to collect."""
@@ -175,13 +187,16 @@ class Pool(Generic[Task, Result]):
         ours, theirs = socket.socketpair()
         with theirs:
             root = str(Path(__file__).parent.parent)
-            program = f"import sys; sys.path.insert(0, {root!r}); from common.pool import serve; serve()"
+            program = (
+                f"import sys; sys.path.insert(0, {root!r}); import {self._prepare}; "
+                "from common.pool import serve; serve()"
+            )
             argv = [sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()), str(number)]
             process = Background(argv, pass_fds=(theirs.fileno(),), death_signal=signal.SIGKILL)
-        connection = Connection(ours.detach())
-        with suppress(BrokenPipeError, ConnectionResetError):
-            connection.send(self._recipe)
-        return _Hand(process, connection)
+        hand: _Hand[Task] = _Hand(process, Connection(ours.detach()))
+        if self._recipe is not None:
+            hand.send(self._recipe)
+        return hand
 
     def _bury(self, number: int, reason: str) -> Iterator[Answer[Task, Result]]:
         hand = self._hands.pop(number)

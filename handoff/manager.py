@@ -88,11 +88,12 @@ def serve(
         runtime = stack.enter_context(runtime_directory(ledger.id))
         _succeed_a_killed_one(runtime, ledger.id)
         os.environ[MARK] = ledger.id
-        resumed = ledger.rescue(now_ms=now_ms())
-        watch = stack.enter_context(Watch(buffer))
         pool: Pool[Task, object] = Pool(config.general.num_threads, prepare="handoff.courier")
+        stack.callback(pool.close)
         pool.start()
         pool.brief(CourierRecipe(_route(config, ledger), runtime.path))
+        resumed = ledger.rescue(now_ms=now_ms())
+        watch = stack.enter_context(Watch(buffer))
         engine = Engine(
             Handoff(config, ledger),
             ledger,

@@ -24,7 +24,8 @@ def trace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pool(trace: Path) -> Iterator[Pool[str, str]]:
-    pool: Pool[str, str] = Pool(2, EchoRecipe(str(trace)))
+    pool: Pool[str, str] = Pool(2)
+    pool.brief(EchoRecipe(str(trace)))
     yield pool
     pool.close()
 
@@ -52,7 +53,8 @@ def test_each_worker_answers_its_own_task(pool: Pool[str, str]) -> None:
 
 
 def test_workers_beyond_the_first_two_are_started_one_after_another(trace: Path) -> None:
-    pool: Pool[str, str] = Pool(4, EchoRecipe(str(trace)), ramp=0.5)
+    pool: Pool[str, str] = Pool(4, ramp=0.5)
+    pool.brief(EchoRecipe(str(trace)))
     try:
         pool.start()
         assert pool.idle() == [0, 1]
@@ -116,7 +118,7 @@ def test_idle_workers_close_what_they_opened(pool: Pool[str, str], trace: Path) 
 def test_workers_and_their_children_die_with_their_parent(trace: Path) -> None:
     program = (
         "import sys; from common.pool import Pool; from tests.integration.workers import EchoRecipe\n"
-        f"pool = Pool(1, EchoRecipe({str(trace)!r})); pool.submit(0, 'sleep 1001'); print('up', flush=True)\n"
+        f"pool = Pool(1); pool.brief(EchoRecipe({str(trace)!r})); pool.submit(0, 'sleep 1001'); print('up', flush=True)\n"
         "sys.stdin.read()"
     )
     with subprocess.Popen(
