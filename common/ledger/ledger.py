@@ -151,6 +151,7 @@ class Ledger:
         LedgerError
             It can't be used; of a file that isn't a ledger of this kind and version nothing is touched.
         """
+        schema.require_sqlite()
         scripts = schema.migrations()
         if not schema.recognise(path, len(scripts), to_write=True) and not create:
             raise schema.missing(path)

@@ -147,6 +147,7 @@ class LedgerReader:
         LedgerError
             It isn't there, isn't a ledger of this kind and version, or can't be read; the hint says more.
         """
+        schema.require_sqlite()
         newest = len(schema.migrations())
         if not schema.recognise(path, newest, to_write=False):
             raise schema.missing(path)

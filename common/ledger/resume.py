@@ -136,13 +136,13 @@ class Trouble:
     cause: str
     """Any part of it, in upper or lower case."""
     path: bytes | None
-    """A file, or a directory with all below it; None: anywhere."""
+    """A file, or a directory with all below it; empty or None: anywhere."""
 
 
 def retry(connection: sqlite3.Connection, states: States, trouble: Trouble, limit: int, now_ms: int) -> int:
     """Make up to `limit` entries eligible at once, within the caller's transaction; returns how many."""
     about: dict[str, str | bytes | int] = {"state": trouble.state, "cause": trouble.cause, "limit": limit}
-    if trouble.path is None:
+    if not trouble.path:
         ids = [row[0] for row in connection.execute(_ANYWHERE, about)]
     else:
         path = trouble.path.rstrip(b"/")

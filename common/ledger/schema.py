@@ -15,7 +15,11 @@ from common.lifecycle import Lifecycle
 APPLICATION_ID = 0x6462624C
 """``dbbL``, in the header of each ledger."""
 
+_OLDEST_SQLITE = (3, 37, 0)
+"""The first one with STRICT tables."""
+
 _CHECKPOINT_PAGES = 4000
+"""16 MB. A checkpoint waits for the disk, so that it should not come with every burst of files."""
 _LOG_BYTES = 64 << 20
 """A log that has grown beyond this, because of a long reader, say, is cut once it is written back."""
 
@@ -64,6 +68,16 @@ def recognise(path: Path, newest: int, *, to_write: bool) -> bool:
         raise LedgerError(f"{path} is another program's database, not a ledger", _OTHER_FILE_HINT)
     refuse_newer(path, int.from_bytes(header[60:64], "big"), newest)
     return True
+
+
+def require_sqlite(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None:
+    """Raise LedgerError for a SQLite that does not know what the schema is written in."""
+    if version < _OLDEST_SQLITE:
+        found, needed = (".".join(map(str, one)) for one in (version, _OLDEST_SQLITE))
+        raise LedgerError(
+            f"the ledger needs SQLite {needed} or newer, and this Python has {found}",
+            "Use a Python that brings its own SQLite, as those of uv and conda do.",
+        )
 
 
 def missing(path: Path) -> LedgerError:

@@ -276,6 +276,11 @@ def test_a_migration_that_fails_leaves_the_older_version(tmp_path: Path) -> None
     open_ledger(tmp_path).close()
 
 
+def test_a_sqlite_that_is_too_old_is_told() -> None:
+    with pytest.raises(LedgerError, match=r"needs SQLite 3\.37\.0 or newer, and this Python has 3\.34\.1"):
+        schema.require_sqlite((3, 34, 1))
+
+
 def test_migrations_are_numbered_from_one_without_a_gap() -> None:
     names = sorted(file.name for file in (Path(schema.__file__).parent).glob("*.sql"))
     assert [int(name.split("_")[0]) for name in names] == list(range(1, len(names) + 1))

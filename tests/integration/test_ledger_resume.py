@@ -115,6 +115,7 @@ def test_a_retry_touches_only_what_is_in_trouble(ledger: Ledger, state: str) -> 
         ([b"d"], {b"d/a", b"d/e/a"}),
         ([b"d/"], {b"d/a", b"d/e/a"}),
         ([b"d/e", b"d-a"], {b"d/e/a", b"d-a"}),
+        ([b""], {b"d/a", b"d/e/a", b"d-a", b"d0", b"da"}),
         ([b"nothing"], set()),
         ([], set()),
     ],

@@ -122,6 +122,8 @@ def test_a_kill_in_a_transaction_leaves_the_state_before_it(
     prepare(tmp_path)
     before = dump(tmp_path / "handoff.db")
     kill_at(tmp_path / "handoff.db", verb, statement)
+    with LedgerReader.open(tmp_path / "handoff.db") as reader:
+        assert {total.state for total in reader.totals()} == {"failed", "sending", "found"}
     with open_ledger(tmp_path) as ledger:
         assert_sound(ledger)
     assert dump(tmp_path / "handoff.db") == before
