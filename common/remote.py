@@ -75,6 +75,9 @@ class Remote:
         self._socket = runtime / f"{name}.{os.getpid()}"
         self._log = runtime / f"{name}.log"
         self._master: Background | None = None
+        self._patience = 0.0
+        self._login_until: float | None = None
+        """While it is not known whether a login succeeds: the time by which it must."""
         if len(os.fsencode(self._socket)) > _SOCKET_LIMIT:
             raise DbbError(
                 f"{runtime}: the name is too long for ssh's control socket",
@@ -109,10 +112,16 @@ class Remote:
         """
         if self.site.remote_template is not None:
             return
-        if self._master and self._master.poll() is None and self._socket.exists():
-            return
-        self._drop_master()
-        self._start_master(self._prepare())
+        if not self._is_kept():
+            self._drop_master()
+            self._start_master(self._prepare())
+        self._await_login()
+
+    def begin(self) -> None:
+        """Start to connect and do not wait; if it goes wrong, `connect` tries again and tells."""
+        if self.site.remote_template is None:
+            with suppress(RemoteError):
+                self._start_master(self._prepare())
 
     def run(
         self,
@@ -220,22 +229,34 @@ class Remote:
         return self._master is not None and self._master.wait(0.05) is not None
 
     def _drop_master(self) -> None:
+        self._login_until = None
         if self._master:
             self._master.close()
             self._master = None
         _remove(self._socket)
 
+    def _is_kept(self) -> bool:
+        """Whether there is a connection, or one in the making."""
+        alive = self._master is not None and self._master.poll() is None
+        return alive and (self._login_until is not None or self._socket.exists())
+
     def _start_master(self, patience: float) -> None:
         _remove(self._log)
         argv = [*self.ssh_argv, "-M", "-N", "--", self.site.host]
         self._master = Background(argv, env=ENVIRONMENT, output=self._log)
-        deadline = time.monotonic() + patience
+        self._patience = patience
+        self._login_until = time.monotonic() + patience
+
+    def _await_login(self) -> None:
+        if self._master is None or self._login_until is None:
+            return
         # The socket appears once the login has succeeded.
         while not self._socket.exists():
             ended = self._master.wait(0.002) is not None
-            if ended or time.monotonic() > deadline:
+            if ended or time.monotonic() > self._login_until:
                 self._drop_master()
-                raise RemoteError(self._login_failure(ended, patience))
+                raise RemoteError(self._login_failure(ended, self._patience))
+        self._login_until = None
 
     def _login_failure(self, ended: bool, patience: float) -> Failure:
         lines = self._log_lines()

@@ -50,6 +50,8 @@ class CourierRecipe:
     @contextmanager
     def open(self, number: int, tell: Tell) -> Iterator["Courier"]:
         with Remote(self.route.site, self.runtime, f"w{number}") as remote:
+            # The first task may be some time in coming: the login need not wait for it.
+            remote.begin()
             yield Courier(self.route, remote, tell)
 
 
