@@ -123,17 +123,14 @@ class Sshd:
             self._daemon.kill()
             self._daemon = None
         if connections:
-            for process in self._sessions:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(self._sessions, timeout=5)
+            psutil.wait_procs(self._signal(signal.SIGKILL, connections=True), timeout=5)
 
     def pause(self, *, connections: bool = False) -> None:
         """Hang: the kernel accepts connections and nobody answers, until `resume`."""
-        self._signal(signal.SIGSTOP, connections)
+        self._signal(signal.SIGSTOP, connections=connections)
 
     def resume(self) -> None:
-        self._signal(signal.SIGCONT, True)
+        self._signal(signal.SIGCONT, connections=True)
 
     def answers(self) -> bool:
         """Whether it greets who connects."""
@@ -163,18 +160,29 @@ class Sshd:
         return names
 
     def _descendants(self) -> list[psutil.Process]:
-        known = [process for process in self._sessions if process.is_running()]
-        if self._daemon is None:
-            return known
-        with suppress(psutil.NoSuchProcess):
-            known += psutil.Process(self._daemon.pid).children(recursive=True)
-        return known
-
-    def _signal(self, number: signal.Signals, connections: bool) -> None:
-        daemon = [psutil.Process(self._daemon.pid)] if self._daemon else []
-        for process in daemon + (self._descendants() if connections else []):
+        # Those of a listener that has been stopped are nobody's children any more.
+        found = {process for process in self._sessions if process.is_running()}
+        for process in [*found, *self._listener()]:
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+                found.update(process.children(recursive=True))
+        return list(found)
+
+    def _listener(self) -> list[psutil.Process]:
+        return [psutil.Process(self._daemon.pid)] if self._daemon else []
+
+    def _signal(self, number: signal.Signals, *, connections: bool) -> list[psutil.Process]:
+        """Signal the listener, and its connections with those that they bring forth meanwhile."""
+        signalled: list[psutil.Process] = []
+        while new := [
+            process
+            for process in self._listener() + (self._descendants() if connections else [])
+            if process not in signalled
+        ]:
+            for process in new:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+            signalled += new
+        return signalled
 
     def _configuration(
         self, shell: str | None, noise: bytes, environment: Mapping[str, str], powerless: bool

@@ -332,12 +332,14 @@ def test_a_directory_that_cannot_be_written_is_the_endpoints_fault(
     locked = place.staging
     if made_before:
         locked = place.staging / "batch-1"
-        for name in (".", "0", "1"):
-            (locked / name).mkdir(exist_ok=True)
+        for name in ("0", "1"):
+            (locked / name).mkdir(parents=True)
             (locked / name).chmod(0o555)
     locked.chmod(0o555)
     with endpoint(tmp_path, place, powerless=True) as remote:
         sent = place.send(make(remote, NO_LIMITS), place.write([b"a", b"d/b"]))
+    for path in (place.staging, *place.staging.rglob("*")):
+        path.chmod(0o755)
     assert sent.failures == {} or make in OWN
     if make in BUILT_IN or not made_before:
         assert kind(sent.failure) == (Scope.ENDPOINT, "endpoint not writable")
