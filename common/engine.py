@@ -20,6 +20,7 @@ from common.pool import Answer, Crash, Pool
 from common.retry import Backoff
 from common.signals import Signals, Wish
 from common.tasks import Chore, Identified, Identify, Task, Work
+from common.wording import files
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ class Engine:
             The ledger can't be used any more.
         """
         try:
+            resumed = self._ledger.rescue(now_ms=now_ms())
+            log.info("started: %s in flight before are resumed", files(resumed))
             self._serve(signals, once=once)
             self._ledger.rescue(now_ms=now_ms())
         except (LedgerBusy, LedgerFull) as error:

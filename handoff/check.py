@@ -12,14 +12,13 @@ from tempfile import TemporaryDirectory
 
 from common import wording
 from common.errors import LedgerError, RemoteError
-from common.files import Algorithm
 from common.health import Check, Result, Subject, common_checks, directory, fail, graded_room, ok, warn
 from common.ledger.reader import LedgerReader
 from common.process import run
 from common.remote import Remote, split_template
 from handoff.config import HandoffConfig
 from handoff.lifecycle import LIFECYCLE
-from handoff.route import Orders, Route, TransferName
+from handoff.route import Orders, Route, fast_algorithm, transfer_of
 from handoff.survey import Survey, survey
 
 _OFFSET = 5.0
@@ -102,7 +101,7 @@ def _release(line: str) -> str:
 
 
 def _endpoint(config: HandoffConfig) -> Iterator[Result]:
-    own, login, route = config.endpoint, "ssh login", _route(config)
+    own, login, route = config.endpoint, "ssh login", Route.of(config, _owner(config))
     with _remote(config, "check") as remote:
         started = time.monotonic()
         try:
@@ -171,7 +170,7 @@ def _clock(found: Survey) -> Result:
 def _canary(config: HandoffConfig) -> Iterator[Result]:
     from handoff.canary import fly
 
-    route = _route(config)
+    route = Route.of(config, _owner(config))
     with _remote(config, "canary") as remote:
         try:
             found = survey(
@@ -196,31 +195,8 @@ def _remote(config: HandoffConfig, name: str) -> Iterator[Remote]:
         yield remote
 
 
-def _route(config: HandoffConfig) -> Route:
-    endpoint, general = config.endpoint, config.general
-    return Route(
-        site=endpoint.site(),
-        owner=_owner(config),
-        buffer=os.fsencode(config.handoff.buffer),
-        holding=os.fsencode(config.handoff.holding),
-        staging=os.fsencode(endpoint.staging),
-        endpoint_buffer=os.fsencode(endpoint.buffer),
-        transfer_template=endpoint.commands.transfer,
-        bandwidth=general.bandwidth,
-        timeout=general.timeout,
-        stall_timeout=general.stall_timeout,
-    )
-
-
 def _orders(config: HandoffConfig, found: Survey) -> Orders:
-    wish = config.endpoint.transfer
-    transfer: TransferName = "rsync" if found.rsync and shutil.which("rsync") else "scp"
-    if config.endpoint.commands.transfer:
-        transfer = "commands"
-    elif wish != "auto":
-        transfer = wish
-    algorithm: Algorithm = "sha256" if found.openssl or not found.b2sum else "blake2b"
-    return Orders(algorithm, transfer, found.openssl)
+    return Orders(fast_algorithm(found), transfer_of(config, found), found.openssl)
 
 
 def _owner(config: HandoffConfig) -> str:

@@ -140,7 +140,7 @@ class HandoffGeneralConfig(GeneralConfig):
     bandwidth: Rate | None = Field(default=None, gt=0)
     """What all workers together may send, such as `200MB/s`; null: no limit."""
     exclude_list: Patterns = (r"\.tmp$",)
-    """Files that stay in the buffer: regular expressions, found anywhere in the path below it; empty: none."""
+    """Files that stay in the buffer: regular expressions, searched for in the path below it; empty: none."""
     expiration_time: Duration = Field(default=86_400.0, gt=0)
     """Empty directories leave the buffer when they are older than this."""
 

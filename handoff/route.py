@@ -1,12 +1,19 @@
 """Where files are carried to, and how: what a new worker process is told, light enough to be sent to it."""
 
+import os
+import shutil
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from common.files import Algorithm
 from common.mounts import Ground
 from common.remote import Site
 from handoff.script import Patience
+
+if TYPE_CHECKING:
+    # Workers do without: the models of the configuration take long to build.
+    from handoff.config import HandoffConfig
+    from handoff.survey import Survey
 
 TransferName = Literal["rsync", "scp", "commands"]
 
@@ -31,6 +38,27 @@ class Route:
     timeout: float | None = None
     stall_timeout: float | None = None
 
+    @classmethod
+    def of(cls, config: "HandoffConfig", owner: str) -> "Route":
+        """The route that a configuration describes."""
+        general, endpoint = config.general, config.endpoint
+        buffer, holding = os.fsencode(config.handoff.buffer), os.fsencode(config.handoff.holding)
+        return cls(
+            site=endpoint.site(),
+            owner=owner,
+            buffer=buffer,
+            holding=holding,
+            grounds=(Ground.under(buffer), Ground.under(holding)),
+            staging=os.fsencode(endpoint.staging),
+            endpoint_buffer=os.fsencode(endpoint.buffer),
+            notes=endpoint.notes,
+            transfer_template=endpoint.commands.transfer,
+            # Every worker has an equal share, so that all together stay within the limit.
+            bandwidth=round(general.bandwidth / general.num_threads) if general.bandwidth else None,
+            timeout=general.timeout,
+            stall_timeout=general.stall_timeout,
+        )
+
     @property
     def patience(self) -> Patience:
         """How long one visit to the endpoint may take."""
@@ -48,3 +76,18 @@ class Orders:
     """Receipts that have been noted, and are to be removed there."""
     passing: tuple[bytes, ...] = ()
     """Receipts that tell nothing of this ledger's files, and need not be brought again."""
+
+
+def transfer_of(config: "HandoffConfig", survey: "Survey") -> TransferName:
+    """How files are sent: as the configuration says, or by rsync where both ends have it."""
+    endpoint = config.endpoint
+    if endpoint.commands.transfer:
+        return "commands"
+    if endpoint.transfer != "auto":
+        return endpoint.transfer
+    return "rsync" if survey.rsync and shutil.which("rsync") else "scp"
+
+
+def fast_algorithm(survey: "Survey") -> Algorithm:
+    """The digest that the endpoint computes fastest (sha256sum without OpenSSL has half b2sum's speed)."""
+    return "sha256" if survey.openssl or not survey.b2sum else "blake2b"
