@@ -174,7 +174,7 @@ class Pool(Generic[Task, Result]):
         for hand in self._hands.values():
             if hand.task is None:
                 hand.process.wait(max(0.0, deadline - time.monotonic()))
-            hand.process.kill()
+            hand.process.kill(wholly=True)
         self._hands.clear()
 
     def _hand(self, number: int) -> _Hand[Task]:
@@ -201,7 +201,7 @@ class Pool(Generic[Task, Result]):
     def _bury(self, number: int, reason: str) -> Iterator[Answer[Task, Result]]:
         hand = self._hands.pop(number)
         hand.connection.close()
-        status = hand.process.kill()
+        status = hand.process.kill(wholly=True)
         if hand.task is not None:
             yield Answer(number, hand.task, Crash(f"{reason} ({status})"))
 

@@ -169,8 +169,17 @@ class Background:
         """Wait so long at most for its end; its exit code, or None if it still runs."""
         return self._group.wait(seconds)
 
-    def kill(self) -> int:
-        """End the whole group at once."""
+    def kill(self, *, wholly: bool = False) -> int:
+        """End the whole group at once; with `wholly` all descendants as well.
+
+        The kernel tells its children that it has died, but not theirs, which may hang on a dead network.
+        """
+        if wholly and self.poll() is None:
+            # It must start nothing more meanwhile.
+            os.kill(self.pid, signal.SIGSTOP)
+            for pid in self._group.descendants()[1:]:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
         return self._group.end()
 
     def close(self, grace: float = _GRACE) -> int:

@@ -175,8 +175,8 @@ class Delivery:
         self._news = News(placement.space, placement.receipts)
         self._phases |= {f"place.{name}": seconds for name, seconds in placement.phases.items()}
         for result in placement.results.values():
-            # The transfer knows better than the endpoint why something is missing there.
-            known_reason = sent.failure if result.verdict == "missing" else None
+            # The transfer knows better than the endpoint why something has not arrived whole.
+            known_reason = sent.failure if result.verdict in ("missing", "differs") else None
             self._settle(result, known_reason)
 
     def _settle(self, result: Result, known_reason: Failure | None = None) -> None:
