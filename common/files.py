@@ -27,7 +27,7 @@ class Fence:
         if now == self:
             return None
         if now.inode != self.inode:
-            return "was replaced by another file"
+            return "was replaced"
         if now.size != self.size:
             return "grew" if now.size > self.size else "shrank"
         # With its content and its size, the owner, the permissions or the names are all that is left.

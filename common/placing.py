@@ -5,9 +5,10 @@ import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 
-from common.files import Checksum, Fence, checksum
+from common.files import Checksum, checksum
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -38,11 +39,11 @@ def rename_exclusive(source: bytes, target: bytes) -> None:
     raise OSError(code, os.strerror(code), os.fsdecode(source), None, os.fsdecode(target))
 
 
-def move_exclusive(source: bytes, target: bytes, known: Checksum, fence: Fence) -> None:
+def move_exclusive(source: bytes, target: bytes, known: Checksum, may_go: Callable[[], bool]) -> None:
     """Move a file unless the target exists, on one filesystem or across two.
 
     Across two it is copied beside the target, flushed, read back and compared, put in place
-    exclusively, and only then removed at its source.
+    exclusively, and only then removed at its source, if it still `may_go` after so long a time.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def move_exclusive(source: bytes, target: bytes, known: Checksum, fence: Fence) 
         with suppress(FileNotFoundError):
             os.unlink(temporary)
     flush_directory(os.path.dirname(target))
-    if Fence.of(os.lstat(source)) == fence:
+    if may_go():
         os.unlink(source)
 
 

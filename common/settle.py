@@ -63,8 +63,7 @@ class _Look:
 class Settling:
     """Judges which files have settled, and remembers those that have not.
 
-    A process that judges must ignore SIGIO: the kernel sends it when somebody opens a file for
-    writing in the microseconds while its lease is held, and by default it kills.
+    A process that judges must ignore SIGIO, as `Probe` says.
 
     Parameters
     ----------
@@ -95,7 +94,7 @@ class Settling:
         """
         if signal.getsignal(signal.SIGIO) is signal.SIG_DFL:
             raise RuntimeError("SIGIO must be ignored where leases are asked for")
-        probe = _Probe(self._scanner.root)
+        probe = Probe(self._scanner.root)
         settled: list[BufferedFile] = []
         still_open: list[BufferedFile] = []
         for file in files:
@@ -143,8 +142,12 @@ class Settling:
         return self._settle - age
 
 
-class _Probe:
-    """Asks the kernel about one file after the other, for as long as no mount is expected to change."""
+class Probe:
+    """Asks the kernel whether files are closed, for as long as no mount is expected to change.
+
+    A process that asks must not die of SIGIO: the kernel sends it when somebody opens a file for
+    writing in the microseconds while its lease is held.
+    """
 
     def __init__(self, root: bytes) -> None:
         self._root = root

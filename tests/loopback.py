@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -265,9 +265,12 @@ class Sites:
         """Run `hdfmgr` with these arguments to its end."""
         return run(self._argv(args), timeout=timeout, env=self._environment(env), cwd=REPOSITORY)
 
-    def start(self, *args: str | Path, env: Mapping[str, str] | None = None) -> Background:
-        """Run `hdfmgr` beside the test; what it prints goes into `output`."""
-        return Background(self._argv(args), env=self._environment(env), cwd=REPOSITORY, output=self.output)
+    def start(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> Background:
+        """Run `hdfmgr` beside the test, by way of `prefix`; what it prints goes into `output`."""
+        argv = [*prefix, *self._argv(args)]
+        return Background(argv, env=self._environment(env), cwd=REPOSITORY, output=self.output)
 
     @property
     def output(self) -> Path:

@@ -1,13 +1,14 @@
 """Managers at work in a test: started as cron starts them, watched from outside, ended with the test."""
 
+import fcntl
 import os
 import shutil
 import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,6 +24,9 @@ from tests.loopback import Sites, files_below
 
 Answer = TypeVar("Answer")
 
+_NO_OVERRIDE = "-dac_override,-dac_read_search"
+_POWERLESS = ("setpriv", f"--bounding-set={_NO_OVERRIDE}", f"--inh-caps={_NO_OVERRIDE}")
+
 
 def eventually(look: Callable[[], Answer], *, within: float = 20.0) -> Answer:
     """What `look` gives, once that is true; a failure if it is not within so many seconds."""
@@ -34,11 +38,17 @@ def eventually(look: Callable[[], Answer], *, within: float = 20.0) -> Answer:
 
 
 class Run:
-    """A manager in the foreground, as `hdfmgr start` runs it; a context manager."""
+    """A manager in the foreground, as `hdfmgr start` runs it; a context manager.
 
-    def __init__(self, sites: Sites, *options: str, env: Mapping[str, str] | None = None) -> None:
+    `powerless` is for root alone: the manager lacks its power over other people's permissions.
+    """
+
+    def __init__(
+        self, sites: Sites, *options: str, env: Mapping[str, str] | None = None, powerless: bool = False
+    ) -> None:
         self._sites = sites
-        self.process = sites.start("start", sites.config, *options, env=env)
+        prefix = _POWERLESS if powerless and os.geteuid() == 0 else ()
+        self.process = sites.start("start", sites.config, *options, env=env, prefix=prefix)
 
     def __enter__(self) -> Self:
         return self
@@ -170,3 +180,16 @@ def stand_in(directory: Path, name: str, script: str) -> dict[str, str]:
     program.write_text(f"#!/bin/sh\nreal={real}\n{script}\n")
     program.chmod(0o755)
     return {"PATH": f"{directory}:{os.environ['PATH']}"}
+
+
+@contextmanager
+def shut(path: bytes) -> Iterator[None]:
+    """Whoever opens the file waits meanwhile: its write lease would have to be given up first (fcntl(2))."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+    finally:
+        os.close(descriptor)
+        signal.signal(signal.SIGIO, before)

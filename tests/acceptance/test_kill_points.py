@@ -1,12 +1,10 @@
 """The manager is killed at known points of a delivery, by stand-ins for the programs that it uses."""
 
-import fcntl
 import os
 import shlex
 import signal
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
 from tests.loopback import Sites, Sshd, files_below, write_file
-from tests.runs import Run, assert_delivered_once, counts, eventually, stand_in
+from tests.runs import Run, assert_delivered_once, counts, eventually, shut, stand_in
 
 _FILES = {b"night/1.fits": os.urandom(700_000), b"a 'b'\n.fits": os.urandom(20_000), b"empty": b""}
 
@@ -92,7 +90,7 @@ def test_a_manager_that_is_killed_while_it_delivers_is_resumed(tmp_path: Path, n
 
 def test_a_manager_that_is_killed_before_it_moves_a_file_moves_it_when_it_is_back(sites: Sites) -> None:
     taken = _take_name_in_holding(sites)
-    with Run(sites) as run, _shut(taken):
+    with Run(sites) as run, shut(taken):
         eventually(lambda: counts(sites) == {"holding": 1})
         run.kill()
     assert list(files_below(sites.buffer)) == [b"a.fits"]
@@ -103,7 +101,7 @@ def test_a_manager_that_is_killed_before_it_moves_a_file_moves_it_when_it_is_bac
 def test_a_manager_that_is_killed_after_it_moved_a_file_finds_it_held_when_it_is_back(sites: Sites) -> None:
     taken = _take_name_in_holding(sites)
     with Run(sites) as run, closing(sqlite3.connect(sites.ledger, isolation_level=None)) as another:
-        with _shut(taken):
+        with shut(taken):
             eventually(lambda: counts(sites) == {"holding": 1})
             # From now on the manager can't write down what its worker does.
             another.execute("BEGIN IMMEDIATE")
@@ -149,16 +147,3 @@ def _assert_held_beside(sites: Sites) -> None:
     assert files_below(sites.endpoint_buffer) == {b"a.fits": b"new content"}
     assert files_below(sites.buffer) == {}
     assert counts(sites) == {"held": 1}
-
-
-@contextmanager
-def _shut(path: bytes) -> Iterator[None]:
-    """Whoever opens the file waits meanwhile: its write lease would have to be given up first (fcntl(2))."""
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        yield
-    finally:
-        os.close(descriptor)
-        signal.signal(signal.SIGIO, before)

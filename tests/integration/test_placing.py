@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import Checksum, Fence, checksum
+from common.files import Checksum, checksum
 from common.placing import move_exclusive, rename_exclusive, same_content, temporary_beside
 
 HOSTILE = b"a b\n$(touch x)\xff'\".fits"
@@ -33,8 +33,13 @@ def elsewhere(tmp_path: Path) -> Iterator[bytes]:
     directory.rmdir()
 
 
-def known(path: bytes) -> tuple[Checksum, Fence]:
-    return checksum(path, "sha256")
+def known(path: bytes) -> Checksum:
+    return checksum(path, "sha256")[0]
+
+
+def stays() -> bool:
+    """What is asked before a copied file is removed: whether it has stayed what it was."""
+    return True
 
 
 def test_an_exclusive_rename_never_replaces(source: bytes, tmp_path: Path) -> None:
@@ -54,7 +59,7 @@ def test_a_dangling_link_counts_as_a_file_that_is_there(source: bytes, tmp_path:
 
 def test_a_move_across_filesystems_keeps_content_mode_and_time(source: bytes, elsewhere: bytes) -> None:
     target = os.path.join(elsewhere, b"moved")
-    move_exclusive(source, target, *known(source))
+    move_exclusive(source, target, known(source), stays)
     status = os.stat(target)
     assert Path(os.fsdecode(target)).read_bytes() == b"light"
     assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o640, 1_500_000_000_123_456_789)
@@ -66,36 +71,33 @@ def test_a_move_across_filesystems_never_replaces(source: bytes, elsewhere: byte
     target = Path(os.fsdecode(elsewhere)) / "there"
     target.write_bytes(b"other")
     with pytest.raises(FileExistsError):
-        move_exclusive(source, os.fsencode(target), *known(source))
+        move_exclusive(source, os.fsencode(target), known(source), stays)
     assert (target.read_bytes(), Path(os.fsdecode(source)).read_bytes()) == (b"other", b"light")
 
 
 def test_a_copy_that_a_crash_left_behind_is_taken_over(source: bytes, elsewhere: bytes) -> None:
     target = os.path.join(elsewhere, b"moved")
-    digest, fence = known(source)
+    digest = known(source)
     Path(os.fsdecode(temporary_beside(target, digest))).write_bytes(b"half and much longer than the whole")
-    move_exclusive(source, target, digest, fence)
+    move_exclusive(source, target, digest, stays)
     assert os.listdir(elsewhere) == [b"moved"]
     assert Path(os.fsdecode(target)).read_bytes() == b"light"
 
 
 def test_a_copy_that_differs_from_what_was_delivered_is_refused(source: bytes, elsewhere: bytes) -> None:
-    _, fence = known(source)
     with pytest.raises(OSError, match="differs"):
-        move_exclusive(source, os.path.join(elsewhere, b"moved"), Checksum("sha256", "0" * 64), fence)
+        move_exclusive(source, os.path.join(elsewhere, b"moved"), Checksum("sha256", "0" * 64), stays)
     assert os.listdir(elsewhere) == []
     assert os.path.lexists(source)
 
 
 def test_a_source_replaced_meanwhile_is_not_removed(source: bytes, elsewhere: bytes) -> None:
-    digest, fence = known(source)
-    stale = Fence(fence.inode, fence.size, fence.mtime_ns, fence.ctime_ns - 1)
-    move_exclusive(source, os.path.join(elsewhere, b"moved"), digest, stale)
+    move_exclusive(source, os.path.join(elsewhere, b"moved"), known(source), lambda: False)
     assert Path(os.fsdecode(source)).read_bytes() == b"light"
 
 
 def test_same_content_means_same_size_and_digest_of_a_regular_file(source: bytes, tmp_path: Path) -> None:
-    digest, _ = known(source)
+    digest = known(source)
     link = os.fsencode(tmp_path / "link")
     os.symlink(source, link)
     assert same_content(source, digest, 5)
