@@ -128,8 +128,9 @@ class Handoff:
             self._fail(batch.step, shared, now, max(entry.fence.size for entry in batch.entries))
         elif any(isinstance(outcome, Done) for outcome in result.outcomes):
             self._succeed(batch.step)
-        self._tell(batch, result)
-        return self._take_back(batch, result)
+        report = self._take_back(batch, result)
+        self._tell(batch, report)
+        return report
 
     def beat(self) -> None:
         self._measure()
@@ -257,11 +258,13 @@ class Handoff:
             size(batch.bytes),
             duration(seconds),
         )
+        paths = {entry.id: shown(entry.path) for entry in batch.entries}
         for outcome in report.outcomes:
             if isinstance(outcome, Failed) and outcome.failure.scope is Scope.FILE:
-                log.warning("failed: %s; %s", outcome.failure.reason, outcome.failure.hint)
+                log.warning("failed: %s", "; ".join(filter(None, (outcome.failure.reason, outcome.failure.hint))))
             elif isinstance(outcome, Done) and outcome.state != batch.step.target:
-                log.warning("%s: %s", outcome.state, outcome.reason)
+                path = paths[outcome.entry_id]
+                log.warning("%s: %s: %s", outcome.state, path, outcome.reason.removeprefix(f"{path}: "))
 
     def _measure(self) -> None:
         for name, directory in self._disks.items():
