@@ -1,4 +1,4 @@
-"""The handoff manager beside rsync, rclone and scp, over a real sshd on loopback: ``python -m bench.handoff``.
+"""The handoff manager beside rsync, rclone and scp, by an sshd on loopback: ``python -m bench.handoff``.
 
 Every program carries the same tree to the same sshd, one after the other in turn, each time into an
 empty directory. The manager's time holds all that it does: start, hashing, verifying at rest, the
@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class Arena:
         self._directory = directory
         self._sshd = sshd
         self._runs = 0
+        self.manager_pid = 0
         config = directory / "ssh_config"
         options = "".join(f"  {key} {value}\n" for key, value in _options(sshd).items())
         config.write_text(f"Host *\n  Port {sshd.port}\n  IdentityFile {sshd.identity}\n{options}")
@@ -89,7 +90,7 @@ class Arena:
     def rsync(self, load: Load) -> float:
         return self._copy(
             load,
-            lambda source, target: ["rsync", "-a", "-e", self._ssh, f"{source}/", f"127.0.0.1:{target}/"],
+            lambda source, target: self.rsync_argv(Path(f"{source}/."), target),
         )
 
     def scp(self, load: Load) -> float:
@@ -122,6 +123,27 @@ class Arena:
             ],
         )
 
+    def rsync_argv(self, source: Path, target: Path) -> list[str]:
+        return ["rsync", "-a", "-e", self._ssh, str(source), f"127.0.0.1:{target}/"]
+
+    @contextmanager
+    def running(self, *, before: Callable[[Path], None] | None = None, **general: object) -> Iterator[Sites]:
+        """Two sites with a manager that runs; `before` fills the buffer."""
+        self._runs += 1
+        directory = self._directory / f"run-{self._runs}"
+        sites = Sites(directory, self._sshd)
+        sites.write_config(general={"min_free": 0, **general})
+        if before:
+            before(sites.buffer)
+        manager = sites.start("start", sites.config, "--quiet")
+        self.manager_pid = manager.pid
+        try:
+            time.sleep(0 if before else 2)
+            yield sites
+        finally:
+            manager.close(10)
+            shutil.rmtree(directory)
+
     @contextmanager
     def _sites(self, load: Load) -> Iterator[Sites]:
         """Two sites with a copy of the tree in the buffer; hard links would be moved away with it."""
@@ -146,6 +168,101 @@ class Arena:
         assert sum(path.is_file() for path in target.rglob("*")) == load.files
         shutil.rmtree(target)
         return seconds
+
+
+def trickle(arena: Arena, files: int = 20, size: int = 8 * MB) -> str:
+    """One file a second: from its close to its name at the endpoint, beside an rsync at each close."""
+    content = os.urandom(size)
+    with arena.running(settle=0) as sites:
+        ours = [_appearance(sites.buffer, sites.endpoint_buffer, f"live-{n}", content) for n in range(files)]
+    with arena.running(settle=0) as sites:
+        source, target = sites.directory / "source", sites.directory / "target"
+        source.mkdir()
+        target.mkdir()
+        theirs = []
+        for number in range(files):
+            path = source / f"live-{number}"
+            path.write_bytes(content)
+            began = time.perf_counter()
+            subprocess.run(arena.rsync_argv(path, target), check=True)
+            theirs.append(time.perf_counter() - began)
+            time.sleep(max(0.0, 1.0 - theirs[-1]))
+    rows = [("manager", ours), ("rsync at each close", theirs)]
+    lines = [
+        f"### Trickle: one file of {size:,} bytes a second, {files} of them",
+        "",
+        "| program | median s | max s | to rsync |",
+        "|---|---|---|---|",
+    ]
+    base = statistics.median(theirs)
+    for name, seconds in rows:
+        median = statistics.median(seconds)
+        lines.append(f"| {name} | {median:.3f} | {max(seconds):.3f} | {median / base:.2f} |")
+    return "\n".join(lines)
+
+
+def _appearance(buffer: Path, target: Path, name: str, content: bytes) -> float:
+    """Write a file, and wait for it at the other end; the rest of the second is slept."""
+    (buffer / name).write_bytes(content)
+    closed = time.perf_counter()
+    while not (target / name).exists():
+        time.sleep(0.001)
+        assert time.perf_counter() < closed + 30, f"{name} does not arrive"
+    seconds = time.perf_counter() - closed
+    time.sleep(max(0.0, 1.0 - seconds))
+    return seconds
+
+
+def scale(arena: Arena, files: int = 100_000) -> str:
+    """The memory of all our processes while so many files wait, and what they cost once they are held."""
+    with arena.running(before=lambda buffer: _many(buffer, files)) as sites:
+        manager = psutil.Process(arena.manager_pid)
+        began, peak = time.perf_counter(), 0
+        while _count(sites.holding) < files:
+            family = [manager, *manager.children(recursive=True)]
+            peak = max(peak, sum(_resident(process) for process in family))
+            time.sleep(0.5)
+            assert time.perf_counter() < began + 1800
+        seconds = time.perf_counter() - began
+        time.sleep(5)
+        before, span = _processor_time(manager), 20.0
+        time.sleep(span)
+        idle = (_processor_time(manager) - before) / span
+    return "\n".join(
+        [
+            f"### Scale: {files:,} files of 100 bytes in 100 directories",
+            "",
+            f"- delivered and held in {seconds:.0f} s ({files / seconds:,.0f} files/s)",
+            f"- resident memory of all processes at most {peak / MB:.0f} MB",
+            f"- idle, with all of them held: {100 * idle:.2f} % of one core",
+        ]
+    )
+
+
+def _many(buffer: Path, files: int) -> None:
+    for number in range(files):
+        directory = buffer / f"{number % 100:02d}"
+        directory.mkdir(exist_ok=True)
+        (directory / f"{number:06d}").write_bytes(number.to_bytes(8) + bytes(92))
+
+
+def _count(root: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(root))
+
+
+def _resident(process: psutil.Process) -> int:
+    with suppress(psutil.Error):
+        return int(process.memory_info().rss)
+    return 0
+
+
+def _processor_time(manager: psutil.Process) -> float:
+    total = 0.0
+    for process in [manager, *manager.children(recursive=True)]:
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def _options(sshd: Sshd) -> dict[str, str]:
@@ -176,16 +293,15 @@ def report(load: Load, times: dict[str, list[float]]) -> str:
     ]
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        speed = load.files * load.bytes / median / MB
-        lines.append(
-            f"| {name} | {median:.2f} | {min(seconds):.2f} | {max(seconds):.2f} | {speed:.0f} | {median / rsync:.2f} |"
-        )
+        speed, ratio = load.files * load.bytes / median / MB, median / rsync
+        span = f"{min(seconds):.2f} | {max(seconds):.2f}"
+        lines.append(f"| {name} | {median:.2f} | {span} | {speed:.0f} | {ratio:.2f} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("loads", nargs="*", default=list(LOADS), help="S, M, L")
+    parser.add_argument("loads", nargs="*", default=["S", "M", "L", "trickle", "scale"])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--programs", nargs="*", default=list(PROGRAMS), help=", ".join(PROGRAMS))
     parser.add_argument(
@@ -198,15 +314,14 @@ def main() -> None:
         (directory / "sshd").mkdir()
         with Sshd(directory / "sshd") as sshd:
             arena = Arena(directory, sshd)
-            print(
-                f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}\n"
-            )
-            for load in arguments.loads:
-                print(
-                    report(LOADS[load], measure(arena, LOADS[load], arguments.runs, programs)),
-                    "\n",
-                    flush=True,
-                )
+            machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+            print(f"{machine}, Linux {platform.release()}\n")
+            for name in arguments.loads:
+                if name in LOADS:
+                    times = measure(arena, LOADS[name], arguments.runs, programs)
+                    print(report(LOADS[name], times), "\n", flush=True)
+                else:
+                    print({"trickle": trickle, "scale": scale}[name](arena), "\n", flush=True)
 
 
 if __name__ == "__main__":
