@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,6 +58,41 @@ class BufferedFile:
     fence: Fence
 
 
+class Hashing:
+    """One streaming pass over a file, a step at a time: iterate to the end, then take `result`."""
+
+    _STEP = 2 << 20
+
+    def __init__(self, path: bytes, algorithm: Algorithm) -> None:
+        self._path = path
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm)
+        self._fence: Fence | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        """Hash two megabytes, which takes a millisecond or two; gives how many bytes it were.
+
+        Raises
+        ------
+        OSError
+            The file is gone, is a symbolic link or can't be read.
+        """
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as file:
+            self._fence = Fence.of(os.fstat(descriptor))
+            buffer = memoryview(bytearray(min(self._STEP, self._fence.size + 1)))
+            while count := file.readinto(buffer):
+                self._hash.update(buffer[:count])
+                yield count
+
+    @property
+    def result(self) -> tuple[Checksum, Fence]:
+        """The checksum, and the fence of the bytes that were read."""
+        if self._fence is None:
+            raise ValueError(f"{self._path!r} has not been hashed yet")
+        return Checksum(self._algorithm, self._hash.hexdigest()), self._fence
+
+
 def checksum(path: bytes, algorithm: Algorithm) -> tuple[Checksum, Fence]:
     """Hash a file in one streaming pass; the fence is that of the bytes that were read.
 
@@ -65,7 +101,7 @@ def checksum(path: bytes, algorithm: Algorithm) -> tuple[Checksum, Fence]:
     OSError
         The file is gone, is a symbolic link or can't be read.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
-        fence = Fence.of(os.fstat(file.fileno()))
-        digest = hashlib.file_digest(file, algorithm).hexdigest()
-    return Checksum(algorithm, digest), fence
+    hashing = Hashing(path, algorithm)
+    for _ in hashing:
+        pass
+    return hashing.result

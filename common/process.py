@@ -10,7 +10,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ _PRCTL = ctypes.CDLL(None).prctl
 
 _GRACE = 1.0
 """Seconds that a process group has between SIGTERM and SIGKILL."""
+_DONE = object()
 _TICK = 0.25
 """Seconds between two looks at a running program's progress."""
 _CHUNK = 1 << 20
@@ -71,6 +72,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | bytes | None = None,
     on_progress: Callable[[int], None] | None = None,
+    meanwhile: Iterator[object] | None = None,
     stdout_limit: int = 1 << 25,
     stderr_limit: int = 1 << 16,
 ) -> Completed:
@@ -92,6 +94,9 @@ def run(
     on_progress
         Called at most four times a second with the number of bytes that have gone through the
         program, as well as that can be known: the most that one of its processes has written.
+    meanwhile
+        Work of our own, taken a step further whenever the program wants nothing of us. It may be
+        left unfinished; a step takes milliseconds.
     stdout_limit, stderr_limit
         So many bytes are kept at least, from the end.
 
@@ -108,7 +113,10 @@ def run(
         talk = stack.enter_context(_Talk(child, stdin, stdout_limit, stderr_limit))
         watch = _Watch(group, began, timeout, stall_timeout, on_progress)
         while group.poll() is None and watch.ended == "exited":
-            if talk.is_open:
+            if meanwhile is not None:
+                watch.look(heard=talk.exchange(0))
+                meanwhile = meanwhile if next(meanwhile, _DONE) is not _DONE else None
+            elif talk.is_open:
                 watch.look(heard=talk.exchange(_TICK))
             else:
                 group.wait(_TICK)

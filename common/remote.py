@@ -10,7 +10,7 @@ import re
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +131,7 @@ class Remote:
         timeout: float | None = None,
         stall_timeout: float | None = None,
         on_progress: Callable[[int], None] | None = None,
+        meanwhile: Iterator[object] | None = None,
     ) -> Completed:
         """Connect and run a program that uses `ssh_argv`; once more if the connection was lost over it.
 
@@ -151,6 +152,7 @@ class Remote:
                     timeout=timeout,
                     stall_timeout=stall_timeout,
                     on_progress=on_progress,
+                    meanwhile=meanwhile,
                     env=ENVIRONMENT,
                 )
             except ProcessError as error:

@@ -80,7 +80,13 @@ class Transport(Protocol):
     def name(self) -> str: ...
 
     def send(
-        self, root: bytes, paths: Sequence[bytes], dest: bytes, *, progress: Progress | None = None
+        self,
+        root: bytes,
+        paths: Sequence[bytes],
+        dest: bytes,
+        *,
+        progress: Progress | None = None,
+        meanwhile: Iterator[object] | None = None,
     ) -> Sent:
         """Bring files below ``root`` into ``dest`` at the endpoint.
 
@@ -93,6 +99,8 @@ class Transport(Protocol):
         dest
             An absolute path whose last part is a plain name of ours, in a directory that is there.
             It is made if need be; what an earlier, broken attempt left in it does no harm.
+        meanwhile
+            Work that may go on beside the command, step by step, and may be left unfinished.
 
         Returns
         -------
@@ -119,7 +127,13 @@ class Rsync:
         self._remote, self._limits, self._unchecked = remote, limits, unchecked
 
     def send(
-        self, root: bytes, paths: Sequence[bytes], dest: bytes, *, progress: Progress | None = None
+        self,
+        root: bytes,
+        paths: Sequence[bytes],
+        dest: bytes,
+        *,
+        progress: Progress | None = None,
+        meanwhile: Iterator[object] | None = None,
     ) -> Sent:
         batch = _Batch(root, paths)
         if not batch.good:
@@ -133,6 +147,7 @@ class Rsync:
                 timeout=self._limits.timeout,
                 stall_timeout=self._limits.stall_timeout,
                 on_progress=progress,
+                meanwhile=meanwhile,
             )
         except RemoteError as error:
             return batch.sent(failure=error.failure)
@@ -187,7 +202,13 @@ class Scp:
         self._remote, self._limits = remote, limits
 
     def send(
-        self, root: bytes, paths: Sequence[bytes], dest: bytes, *, progress: Progress | None = None
+        self,
+        root: bytes,
+        paths: Sequence[bytes],
+        dest: bytes,
+        *,
+        progress: Progress | None = None,
+        meanwhile: Iterator[object] | None = None,
     ) -> Sent:
         batch = _Batch(root, paths)
         if not batch.good:
@@ -202,6 +223,7 @@ class Scp:
                     timeout=self._limits.timeout,
                     stall_timeout=self._limits.stall_timeout,
                     on_progress=progress,
+                    meanwhile=meanwhile,
                 )
         except RemoteError as error:
             return batch.sent(failure=error.failure)
@@ -254,7 +276,13 @@ class Command:
         self._remote, self._limits = remote, limits
 
     def send(
-        self, root: bytes, paths: Sequence[bytes], dest: bytes, *, progress: Progress | None = None
+        self,
+        root: bytes,
+        paths: Sequence[bytes],
+        dest: bytes,
+        *,
+        progress: Progress | None = None,
+        meanwhile: Iterator[object] | None = None,
     ) -> Sent:
         batch = _Batch(root, paths)
         if not batch.good:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from common.entry import Batch, Done, Entry, Failed, Outcome, Report
 from common.errors import Failure, RemoteError, Scope
-from common.files import Algorithm, Checksum, Fence, checksum
+from common.files import Algorithm, Checksum, Fence, Hashing, checksum
 from common.pool import Tell
 from common.remote import Remote
 from common.room import Room
@@ -23,6 +23,8 @@ from handoff.survey import survey
 from handoff.visit import Expected, Result, ask, place
 
 _GONE = "left the buffer"
+_BIG = 32 << 20
+"""From so many bytes on a file is hashed while it is sent; below, hashing first warms the page cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Delivery:
         self._discard: list[bytes] = []
         """Paths that were sent, and are not to arrive."""
         self._checksums: dict[bytes, Checksum] = {}
+        self._big: list[Entry] = []
+        """Files that are hashed while they are sent."""
 
     def run(self) -> Report:
         """Deliver; a failure of the whole is the failure of each file that has no outcome yet."""
@@ -88,6 +92,10 @@ class Delivery:
     def _hash(self, algorithm: Algorithm) -> None:
         done = 0
         for entry in self._batch.entries:
+            if entry.fence.size >= _BIG and entry.claims == 1:
+                self._big.append(entry)
+                self._open[entry.path] = entry
+                continue
             source = os.path.join(self._route.buffer, entry.path)
             try:
                 self._checksums[entry.path], fence = checksum(source, algorithm)
@@ -100,6 +108,19 @@ class Delivery:
             self._open[entry.path] = entry
             done += entry.fence.size
             self._tell("hash", done)
+
+    def _hash_big(self) -> Iterator[None]:
+        for entry in self._big:
+            try:
+                hashing = Hashing(os.path.join(self._route.buffer, entry.path), self._orders.algorithm)
+                for _ in hashing:
+                    yield
+                # That it is another file by now shows once it is sent.
+                self._checksums[entry.path], _ = hashing.result
+            except OSError as error:
+                del self._open[entry.path]
+                self._discard.append(entry.path)
+                self._outcomes.append(_unreadable(entry, error))
 
     def _ask(self) -> None:
         """An earlier try may have arrived unseen: then nothing needs to be sent again."""
@@ -122,13 +143,18 @@ class Delivery:
     def _send(self) -> Sent | None:
         if not self._open:
             return None
+        hashing = self._hash_big()
         with self._phase("send"):
             sent = self._transport.send(
                 self._route.buffer,
                 list(self._open),
                 os.path.join(self._route.staging, self._name),
                 progress=lambda count: self._tell("send", count),
+                meanwhile=hashing if self._big else None,
             )
+            if sent.failure is None or sent.failure.scope is Scope.FILE:
+                for _ in hashing:
+                    self._tell("hash", sent.bytes)
         self._let_go_changed()
         for path, failure in sent.failures.items():
             if path in self._open:
@@ -202,7 +228,7 @@ class Delivery:
     def _fail(self, entry: Entry, failure: Failure) -> None:
         # Whoever killed the transfer had nothing against its files: without an outcome they go back.
         if failure.cause != KILLED:
-            self._outcomes.append(Failed(entry.id, failure, self._checksums[entry.path], entry.fence))
+            self._outcomes.append(Failed(entry.id, failure, self._checksums.get(entry.path), entry.fence))
 
     def _clear_staging(self, failure: Failure) -> None:
         """What was sent of a batch that failed must not fill the endpoint's disk."""

@@ -5,6 +5,7 @@ import signal
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -228,3 +229,21 @@ def test_a_background_program_gets_the_descriptors_that_it_is_given() -> None:
     os.close(writer)
     assert os.read(reader, 99) == b"hello\n"
     os.close(reader)
+
+
+def test_work_of_our_own_goes_on_while_a_program_runs() -> None:
+    steps = iter(range(1000))
+    done = run(["sh", "-c", "sleep 0.2; cat"], stdin=b"x" * 1_000_000, meanwhile=steps)
+    assert (done.exit_code, len(done.stdout)) == (0, 1_000_000)
+    assert next(steps, None) is None
+
+
+def test_work_of_our_own_may_be_left_unfinished() -> None:
+    def endless() -> Iterator[None]:
+        while True:
+            time.sleep(0.001)
+            yield
+
+    steps = endless()
+    assert run(["sleep", "0.1"], meanwhile=steps).exit_code == 0
+    assert next(steps, "ended") is None
