@@ -126,7 +126,7 @@ class Handoff:
         if shared is not None:
             self._clear_away(batch)
             self._fail(batch.step, shared, now, max(entry.fence.size for entry in batch.entries))
-        elif any(isinstance(outcome, Done) for outcome in result.outcomes):
+        elif any(isinstance(outcome, Done) and outcome.state != "vanished" for outcome in result.outcomes):
             self._succeed(batch.step)
         report = self._take_back(batch, result)
         self._tell(batch, report)
@@ -261,7 +261,9 @@ class Handoff:
         paths = {entry.id: shown(entry.path) for entry in batch.entries}
         for outcome in report.outcomes:
             if isinstance(outcome, Failed) and outcome.failure.scope is Scope.FILE:
-                log.warning("failed: %s", "; ".join(filter(None, (outcome.failure.reason, outcome.failure.hint))))
+                log.warning(
+                    "failed: %s", "; ".join(filter(None, (outcome.failure.reason, outcome.failure.hint)))
+                )
             elif isinstance(outcome, Done) and outcome.state != batch.step.target:
                 path = paths[outcome.entry_id]
                 log.warning("%s: %s: %s", outcome.state, path, outcome.reason.removeprefix(f"{path}: "))

@@ -301,8 +301,9 @@ def write_file(root: Path, path: bytes, content: bytes = b"", *, mode: int = 0o6
     whole = os.path.join(os.fsencode(root), path)
     os.makedirs(os.path.dirname(whole), exist_ok=True)
     with open(whole, "wb") as file:
+        # Before it is closed: then it is left alone.
+        os.fchmod(file.fileno(), mode)
         file.write(content)
-    os.chmod(whole, mode)
     return whole
 
 
