@@ -17,7 +17,7 @@ from common.ledger.ledger import Ledger
 from common.lifecycle import Step
 from common.patience import Patience
 from common.pool import Answer, Crash, Pool
-from common.retry import Backoff
+from common.retry import Backoff, SetClock
 from common.signals import Signals, Wish
 from common.tasks import Chore, Identified, Identify, Task, Work
 from common.wording import files
@@ -106,7 +106,7 @@ class Engine:
         self._next_beat = 0.0
         self._next_tick = 0.0
         self._next_tend = time.monotonic() + _TEND
-        self._clock_offset = time.time() - time.monotonic()
+        self._clock = SetClock()
         self._last_answer = time.monotonic()
         self._starved = False
 
@@ -123,6 +123,8 @@ class Engine:
         try:
             resumed = self._ledger.rescue(now_ms=now_ms())
             log.info("started: %s in flight before are resumed", files(resumed))
+            # Where the clock was ahead when they failed, they would wait for days.
+            self._ledger.bring_forward(now_ms() + round(self._backoff.most * 1000))
             self._serve(signals, once=once)
             self._ledger.rescue(now_ms=now_ms())
         except (LedgerBusy, LedgerFull) as error:
@@ -246,10 +248,8 @@ class Engine:
 
     def _heed_clock(self, now: float) -> None:
         """When somebody has set the clock, the times of next tries are set with it."""
-        offset = time.time() - now
-        jump = offset - self._clock_offset
-        self._clock_offset = offset
-        if abs(jump) > 2.0:
+        jump = self._clock.jump(time.time(), now)
+        if jump:
             moved = self._ledger.reschedule(round(jump * 1000))
             log.warning("the clock was set by %+.0f s; %d next tries were set with it", jump, moved)
 

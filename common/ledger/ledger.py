@@ -294,6 +294,12 @@ class Ledger:
             return resume.reschedule(connection, self._states, by_ms)
 
     @_patiently
+    def bring_forward(self, latest_ms: int) -> int:
+        """Let no next try be later than that; returns how many would have been."""
+        with self._transaction() as connection:
+            return resume.bring_forward(connection, self._states, latest_ms)
+
+    @_patiently
     def totals(self) -> tuple[Total, ...]:
         """Files and bytes by state and cause."""
         with translated(self.path):

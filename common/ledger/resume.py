@@ -1,4 +1,4 @@
-"""The verbs that bring entries back to work, or take them out of it: rescue, retry, vanish, reschedule."""
+"""The verbs that bring entries back to work, or take them out of it; and those that set times."""
 
 import json
 import sqlite3
@@ -110,6 +110,14 @@ _RESCHEDULE = """
 """
 
 
+_BRING_FORWARD = """
+    UPDATE files
+    SET due_at = :latest
+    WHERE step = :working
+        AND due_at > :latest
+"""
+
+
 def rescue(connection: sqlite3.Connection, states: States, now_ms: int) -> int:
     """Put everything in flight back to where work on it resumes, within the caller's transaction."""
     reason = "taken back: its manager ended"
@@ -164,5 +172,13 @@ def reschedule(connection: sqlite3.Connection, states: States, by_ms: int) -> in
     """Shift the times of all next tries, within the caller's transaction; returns how many."""
     return sum(
         connection.execute(_RESCHEDULE, {"working": working, "by": by_ms}).rowcount
+        for working in states.steps
+    )
+
+
+def bring_forward(connection: sqlite3.Connection, states: States, latest: int) -> int:
+    """Let no next try be later than that, within the caller's transaction; returns how many would be."""
+    return sum(
+        connection.execute(_BRING_FORWARD, {"working": working, "latest": latest}).rowcount
         for working in states.steps
     )

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from common.process import Background
 from tests.loopback import Sites, files_below, write_file
 from tests.runs import Run, children, counts, eventually, leftovers, rows
-from tests.troubles import STRAIGHT, seconds_to_stop, send_signal, story
+from tests.troubles import STRAIGHT, carry_all, seconds_to_stop, send_signal, story
 
 _HOLD = """
 import sqlite3, sys, time
@@ -128,3 +128,15 @@ def test_a_ruined_ledger_is_exit_11_with_a_hint_and_stays_as_it_is(sites: Sites)
         assert b"corrupt" in done.stderr
         assert b"hint: " in done.stderr
     assert sites.ledger.read_bytes() == content
+
+
+def test_a_file_that_failed_while_the_clock_was_ahead_does_not_wait_for_that_time(sites: Sites) -> None:
+    sites.write_config(general={"retry": {"most": "1s"}})
+    write_file(sites.endpoint_buffer, b"night", b"a file where a directory has to be")
+    write_file(sites.buffer, b"night/a.fits", b"a")
+    assert carry_all(sites) == 3
+    with closing(sqlite3.connect(sites.ledger)) as connection, connection:
+        connection.execute("UPDATE files SET due_at = due_at + 365 * 86400000")
+    (sites.endpoint_buffer / "night").unlink()
+    with Run(sites):
+        eventually(lambda: counts(sites) == {"held": 1})

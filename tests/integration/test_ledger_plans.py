@@ -49,6 +49,7 @@ def use_every_verb(ledger: Ledger) -> None:
     ledger.record([found(a.path, "0", inode=8), found(c.path, size=5), found(d.path)], now_ms=NOW)
     ledger.record([found(e.path, "4", inode=9), found(c.path, "2")], now_ms=NOW)
     ledger.reschedule(5)
+    ledger.bring_forward(NOW)
     assert ledger.next_due(SEND) is not None
     take(ledger, now_ms=NOW + 60_000)
     ledger.rescue(now_ms=NOW)

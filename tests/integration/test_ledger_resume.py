@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import Failure, Scope
 from common.ledger.ledger import Ledger
-from handoff.lifecycle import HOLD
+from handoff.lifecycle import HOLD, SEND
 from tests.ledgers import (
     NOW,
     assert_sound,
@@ -155,3 +155,11 @@ def test_only_what_waits_can_vanish(ledger: Ledger) -> None:
     assert rows(ledger, "SELECT DISTINCT reason, cause FROM files WHERE state = 'vanished'") == [
         ("not in the buffer", "")
     ]
+
+
+def test_no_next_try_lies_further_ahead_than_it_may(ledger: Ledger) -> None:
+    fail(ledger, b"far", b"near")
+    ledger.reschedule(86_400_000)
+    assert ledger.bring_forward(NOW + 60_000) == 2
+    assert ledger.bring_forward(NOW + 60_000) == 0
+    assert ledger.next_due(SEND) == NOW + 60_000

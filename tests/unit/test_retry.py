@@ -5,7 +5,7 @@ import random
 import pytest
 
 from common.errors import Failure, Scope
-from common.retry import Backoff, Breaker
+from common.retry import Backoff, Breaker, SetClock
 
 DOWN = Failure(Scope.CONNECTION, "connection refused", "connect to host: refused")
 
@@ -58,3 +58,27 @@ def test_failing_again_half_open_is_no_news_and_keeps_the_longer_wait() -> None:
     breaker.probed()
     assert not breaker.trip(DOWN, now=10)
     assert breaker.seconds_to_probe(10) == 2
+
+
+HOUR = 3600.0
+
+
+def test_a_clock_that_is_set_jumps_once_by_that_much_either_way() -> None:
+    clock = SetClock()
+    jumps = [
+        clock.jump(wall, monotonic)
+        for wall, monotonic in (
+            (1_000_000, 50),
+            (1_000_001, 51),
+            (1_000_002 + 3 * HOUR, 52),
+            (1_000_003 + 3 * HOUR, 53),
+            (1_000_004 - 5 * HOUR, 54),
+            (1_000_064 - 5 * HOUR, 114),
+        )
+    ]
+    assert jumps == [0, 0, 3 * HOUR, 0, -8 * HOUR, 0]
+
+
+def test_a_clock_that_is_corrected_in_small_steps_never_jumps() -> None:
+    clock = SetClock()
+    assert not any(clock.jump(1_000_000 + second * 1.5, second) for second in range(100))
