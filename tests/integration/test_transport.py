@@ -256,7 +256,7 @@ def test_what_a_broken_attempt_left_does_no_harm(make: Make, place: Place, remot
 
 @pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp"])
 def test_the_kept_connection_is_used(make: Make, place: Place, remote: Remote, sshd: Sshd) -> None:
-    remote.connect()
+    remote.run_script("true")
     before = sshd.log.read_text().count("Accepted publickey")
     place.send(make(remote, NO_LIMITS), place.write([b"a", b"d/b"]))
     assert sshd.log.read_text().count("Accepted publickey") == before
