@@ -59,11 +59,14 @@ rehearse() {
         cp -rln ./. "$rehearsal/to/"
     } 2>&1
   )
-  [ ! -s "$rehearsal/from/file" ] || say written
+  written=
+  [ ! -s "$rehearsal/from/file" ] || written=yes
   linked=$(find "$rehearsal/to" -type f -links +1 -printf x 2>/dev/null)
+  # Before anything is said: where nobody is listening any more, that is the end.
+  remove "$rehearsal"
+  [ -z "$written" ] || say written
   [ "$linked" != x ] || say linked
   say "rehearsed $text"
-  remove "$rehearsal"
 }
 
 clear_leftovers() {

@@ -7,6 +7,9 @@ import pytest
 
 from tests.loopback import Sites, Sshd
 
+# So that what their assertions compare is shown.
+pytest.register_assert_rewrite("tests.ledgers", "tests.runs", "tests.troubles")
+
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:

@@ -38,10 +38,17 @@ class Point:
     script: str
     far: bool = False
     """Whether it stands in for the endpoint's program, which goes on when the manager is dead."""
+    state: str = "sending"
     placed: bool = False
 
 
 _POINTS = {
+    "looking around": Point(
+        "cp",
+        'case $3 in *.rehearsal-*) strike; sleep 0.5;; esac; exec "$real" "$@"',
+        far=True,
+        state="found",
+    ),
     "hashed, nothing sent": Point("rsync", 'strike; exec "$real" "$@"'),
     "half sent": Point(
         "rsync",
@@ -78,7 +85,7 @@ def test_a_manager_that_is_killed_while_it_delivers_is_resumed(tmp_path: Path, n
         with Run(sites, env=None if point.far else environment) as run:
             (directory / "pid").write_text(str(run.process.pid))
             assert eventually(run.process.poll) == -signal.SIGKILL, run.said
-        assert counts(sites) == {"sending": len(_FILES)}
+        assert counts(sites) == {point.state: len(_FILES)}
         assert files_below(sites.endpoint_buffer) == (_FILES if point.placed else {})
         assert files_below(sites.holding) == {}
         _resume(sites)

@@ -83,19 +83,25 @@ class Fate:
     def __init__(self, sites: Sites, dice: random.Random, transfer: str) -> None:
         self.killed: Counter[str] = Counter()
         self._sites, self._dice, self._transfer = sites, dice, transfer
+        self._in_a_row = 0
         self._run = Run(sites)
 
     def strike(self) -> None:
         """Kill somebody; a manager is followed by the next one at once."""
         role = self._dice.choices([*_ROLES], [*_ROLES.values()])[0]
+        if self._in_a_row == 3:
+            # Over a file that a fourth child in a row dies over, the manager suspects the file.
+            role = "manager"
         victims = self._lie_in_wait(role)
         time.sleep(self._dice.choice((0, 0.01, 0.1, 0.5)) * self._dice.random())
         if victims:
             with suppress(psutil.NoSuchProcess):
                 self._dice.choice(victims).kill()
+            self._in_a_row += 1
         else:
             role = "manager"
             self._kill_manager()
+            self._in_a_row = 0
         self.killed[role] += 1
 
     def relent(self) -> int | None:
