@@ -297,9 +297,9 @@ class Command:
 
     def _make_directories(self, dest: bytes, count: int) -> None:
         numbers = " ".join(str(number) for number in range(count))
-        where = os.fsdecode(quote(dest))
+        parent, name = (os.fsdecode(quote(part)) for part in os.path.split(dest))
         self._remote.run_script(
-            f"mkdir -p -- {where} && cd -- {where} && mkdir -p {numbers}",
+            f"cd -- {parent} && mkdir -p -- {name} && cd -- {name} && mkdir -p {numbers}",
             timeout=self._limits.timeout,
             stall_timeout=self._limits.stall_timeout,
         )

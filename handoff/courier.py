@@ -9,6 +9,7 @@ from pathlib import Path
 from common.entry import Batch, Done, Failed, Outcome, Report
 from common.errors import Failure, RemoteError, Scope
 from common.pool import Tell
+from common.process import run
 from common.remote import Remote
 from common.sweep import sweep_empty_directories
 from common.tasks import Chore, Identify, Task, Work, identify
@@ -17,7 +18,10 @@ from handoff.delivery import Delivery
 from handoff.holding import Holding
 from handoff.lifecycle import HOLD
 from handoff.route import Orders, Route
-from handoff.survey import Survey, survey
+from handoff.survey import Survey, survey, version_in
+
+_RSYNC_UNCHECKED = (3, 2)
+"""The first rsync that knows ``--checksum-choice=none`` (its NEWS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Look:
     """Directories of batches whose worker died."""
     recorded: tuple[bytes, ...] = ()
     """Receipts that have been noted."""
+    make: bool = False
+    """Make the directories there: right only where they have never been seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Courier:
         self._route = route
         self._remote = remote
         self._tell = tell
+        self._own_rsync: tuple[int, ...] | None = None
 
     def work(self, task: Task) -> object:
         match task:
@@ -88,7 +95,18 @@ class Courier:
         if orders.transfer == "commands":
             assert self._route.transfer_template is not None
             return Command(self._route.transfer_template, self._remote, limits)
-        return Rsync(self._remote, limits) if orders.transfer == "rsync" else Scp(self._remote, limits)
+        if orders.transfer == "scp":
+            return Scp(self._remote, limits)
+        # The digest at rest is proof enough, where both ends know how to do without rsync's own.
+        unchecked = min(self._rsync_version(), orders.rsync_version) >= _RSYNC_UNCHECKED
+        return Rsync(self._remote, limits, unchecked=unchecked)
+
+    def _rsync_version(self) -> tuple[int, ...]:
+        """Of the rsync on this side, asked once."""
+        if self._own_rsync is None:
+            told = run(["rsync", "--version"], timeout=10).stdout.decode(errors="replace")
+            self._own_rsync = version_in(told)
+        return self._own_rsync
 
     def _hold(self, batch: Batch) -> Report:
         began = time.monotonic()
@@ -119,6 +137,7 @@ class Courier:
                 keep=() if look.clean else None,
                 leftovers=look.leftovers,
                 recorded=look.recorded,
+                make=look.make,
                 patience=self._route.patience,
             )
         except RemoteError as error:

@@ -80,7 +80,9 @@ class Handoff:
             is_first = self._outlook.survey is None
             leftovers, self._leftovers = tuple(self._leftovers), set()
             self._outlook.look_began()
-            return Chore(Look(is_first, leftovers, self._receipts.recorded))
+            # The algorithm is chosen when they have been seen for the first time.
+            make = self._ledger.algorithm is None
+            return Chore(Look(is_first, leftovers, self._receipts.recorded, make))
         if now >= self._next_sweep:
             self._next_sweep = now + self._sweep_every
             return Chore(Sweep(self._config.general.expiration_time))
@@ -91,7 +93,12 @@ class Handoff:
             return
         if isinstance(result, Survey):
             algorithm = self._ledger.choose_algorithm(fast_algorithm(result))
-            self._orders = Orders(algorithm, transfer_of(self._config, result), result.openssl)
+            self._orders = Orders(
+                algorithm,
+                transfer_of(self._config, result),
+                result.openssl,
+                result.rsync_version,
+            )
             self._receipts.note(result.receipts, anew=True)
             self._outlook.looked(result, now)
         else:
@@ -115,7 +122,6 @@ class Handoff:
     def worked(self, batch: Batch, result: object, now: float) -> Report:
         if isinstance(result, Crash):
             self._clear_away(batch)
-            self._outlook.look_soon()
             return self._take_back(batch, Report((), error=result.reason))
         assert isinstance(result, Report)
         if isinstance(result.news, News):
@@ -223,6 +229,7 @@ class Handoff:
         """What was sent of a batch that broke off is removed from staging by the next look."""
         if batch.step == SEND:
             self._leftovers.add(batch_name(self._ledger.id, batch))
+            self._outlook.look_soon()
 
     def _take_back(self, batch: Batch, report: Report) -> Report:
         """Files without an outcome go back: a worker or a transfer was killed over them.

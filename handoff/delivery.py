@@ -241,6 +241,7 @@ class Delivery:
                     owner=self._route.owner,
                     keep=None,
                     leftovers=[self._name],
+                    make=False,
                 )
 
     def _expected(self, entries: Iterable[Entry]) -> list[Expected]:

@@ -72,6 +72,8 @@ class Orders:
     algorithm: Algorithm
     transfer: TransferName
     openssl: bool = False
+    rsync_version: tuple[int, ...] = ()
+    """Of the endpoint's rsync; empty where it is not known."""
     recorded: tuple[bytes, ...] = ()
     """Receipts that have been noted, and are to be removed there."""
     passing: tuple[bytes, ...] = ()

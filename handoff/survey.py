@@ -78,9 +78,9 @@ class Survey:
         return "rsync" in self.programs
 
     @property
-    def rsync_version(self) -> tuple[int, ...] | None:
-        found = re.search(r"version v?(\d+(?:\.\d+)*)", self.programs.get("rsync", ""))
-        return tuple(int(part) for part in found[1].split(".")) if found else None
+    def rsync_version(self) -> tuple[int, ...]:
+        """Empty where it is not known."""
+        return version_in(self.programs.get("rsync", ""))
 
     @property
     def same_filesystem(self) -> bool:
@@ -96,6 +96,12 @@ class Survey:
         return {name: room for name, room in rooms.items() if room is not None}
 
 
+def version_in(told: str) -> tuple[int, ...]:
+    """The version that rsync tells of itself; empty if it does not."""
+    found = re.search(r"version v?(\d+(?:\.\d+)*)", told)
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
+
+
 def survey(
     remote: Asked,
     *,
@@ -105,6 +111,7 @@ def survey(
     keep: Sequence[bytes] | None = (),
     leftovers: Sequence[bytes] = (),
     recorded: Sequence[bytes] = (),
+    make: bool = True,
     patience: Patience = PATIENT,
     clock: Callable[[], float] = time.time,
 ) -> Survey:
@@ -120,6 +127,9 @@ def survey(
         Batches to be cleared away in any case.
     recorded
         Receipts that have been noted, to be removed.
+    make
+        Make staging and buffer where they are missing: right only where they have never been seen, for
+        otherwise a filesystem is not mounted, and what it is mounted over would take its files.
 
     Raises
     ------
@@ -127,7 +137,11 @@ def survey(
         The endpoint could not be asked. (What is wrong over there is in the survey.)
     """
     definitions = Definitions(
-        staging=absolute(staging), buffer=absolute(buffer), owner=_ledger_id(owner), clearing=keep is not None
+        staging=absolute(staging),
+        buffer=absolute(buffer),
+        making=make,
+        owner=_ledger_id(owner),
+        clearing=keep is not None,
     )
     definitions.add_list("keep", [batch_name(name) for name in keep or ()])
     definitions.add_list("leftovers", [batch_name(name) for name in leftovers])

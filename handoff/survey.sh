@@ -2,9 +2,10 @@
 # directories; and clears away what batches of ours have left in staging, never anything else. (The
 # text of visit.sh comes before this.)
 #
-# Defined by the caller: staging, buffer, owner, clearing (clear away all batches of ours but `keep`),
-# recording (are there recorded receipts), passing (receipts to be passed over), receipts_most,
-# receipts_bytes; and the lists keep, leftovers (batches to be cleared away in any case), recorded.
+# Defined by the caller: staging, buffer, making (are these two made), owner, clearing (clear away all
+# batches of ours but `keep`), recording (are there recorded receipts), passing (receipts to be passed
+# over), receipts_most, receipts_bytes; and the lists keep, leftovers (batches to be cleared away in any
+# case), recorded.
 
 # The first line of what a program says of itself, if it is there.
 tell_program() {
@@ -31,11 +32,15 @@ tell_programs() {
   say "processors $(nproc 2>/dev/null)"
 }
 
-# $1 is what the first of the other directories is called; all of them are made.
+# $1 is what the first of the other directories is called; they are made, but that one only if it may be.
 tell_directory() {
   label=$1
   shift
-  text=$(mkdir -p -- "$@" 2>&1 && stat -- "$1/." 2>&1 >/dev/null) || {
+  text=$(
+    {
+      { [ "$making" = yes ] || stat -- "$1/." >/dev/null; } && mkdir -p -- "$@" && stat -- "$1/." >/dev/null
+    } 2>&1
+  ) || {
     say "unusable $label $text"
     return
   }
@@ -50,6 +55,7 @@ tell_directory() {
 
 # What `place` will do, on a file of ours inside staging.
 rehearse() {
+  [ -d "$staging/.notes" ] || return
   rehearsal=$staging/.notes/.rehearsal-$owner-$$
   text=$(
     {

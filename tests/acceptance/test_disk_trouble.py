@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -109,18 +109,43 @@ def test_an_endpoint_without_inodes_waits_as_one_that_is_full(sites: Sites) -> N
             assert_delivered(sites, content)
 
 
-def test_a_file_in_the_place_of_the_endpoints_buffer_is_told_once(sites: Sites) -> None:
+def _by_a_file(sites: Sites) -> None:
+    sites.endpoint_buffer.rmdir()
+    sites.endpoint_buffer.write_bytes(b"")
+
+
+def _back_from_a_file(sites: Sites) -> None:
+    sites.endpoint_buffer.unlink()
+    sites.endpoint_buffer.mkdir()
+
+
+def _by_nothing(sites: Sites) -> None:
+    """As where a filesystem is not mounted: what lies beneath must not be taken for it."""
+    sites.staging.parent.rename(sites.directory / "away")
+    sites.staging.parent.mkdir()
+
+
+def _back_from_nothing(sites: Sites) -> None:
+    assert os.listdir(sites.staging.parent) == []
+    sites.staging.parent.rmdir()
+    (sites.directory / "away").rename(sites.staging.parent)
+
+
+@pytest.mark.parametrize(
+    ("replace", "mend"), [(_by_a_file, _back_from_a_file), (_by_nothing, _back_from_nothing)]
+)
+def test_an_endpoint_directory_that_is_missing_is_waited_for_and_never_made_again(
+    sites: Sites, replace: Callable[[Sites], None], mend: Callable[[Sites], None]
+) -> None:
     sites.write_config()
     with Run(sites) as manager:
         eventually(lambda: endpoint_state(sites) == "reachable")
-        sites.endpoint_buffer.rmdir()
-        sites.endpoint_buffer.write_bytes(b"")
+        replace(sites)
         content = write(sites, 3)
-        eventually(lambda: "deliveries wait: endpoint directory missing" in manager.said)
+        eventually(lambda: "deliveries wait: endpoint " in manager.said)
         time.sleep(4)
-        assert manager.said.count("deliveries wait") == 1
-        assert sorted(os.listdir(sites.staging)) == [".notes", ".receipts"]
-        sites.endpoint_buffer.unlink()
+        assert manager.said.count("is its filesystem mounted there") == 1
+        mend(sites)
         assert_delivered(sites, content)
 
 
@@ -268,18 +293,18 @@ def test_a_disk_of_this_side_that_is_unmounted_for_a_while_loses_nothing(sites: 
         mount(directory, "--bind", str(device))
         with Run(sites) as manager:
             eventually(lambda: endpoint_state(sites) == "reachable")
-            sites.endpoint_buffer.rmdir()
-            sites.endpoint_buffer.write_bytes(b"")
+            _by_a_file(sites)
             content = write(sites, 5)
             eventually(lambda: "deliveries wait" in manager.said)
             unmount(directory)
-            sites.endpoint_buffer.unlink()
+            _back_from_a_file(sites)
             eventually(lambda: f"{place} is not mounted any more" in manager.said)
             time.sleep(3)
             assert not files_below(directory)
             assert set(counts(sites)) <= {"found", "sending", "delivered", "holding"}
             mount(directory, "--bind", str(device))
-            assert_delivered(sites, content)
+            write_file(sites.buffer, b"late.fits", b"late")
+            assert_delivered(sites, content | {b"late.fits": b"late"})
             assert not files_below(sites.buffer)
         unmount(directory)
 
