@@ -106,8 +106,10 @@ class Place:
             write_file(self.root, path, content or b"content of " + path)
         return list(paths)
 
-    def send(self, transport: Transport, paths: Sequence[bytes], **options: Callable[[int], None]) -> Sent:
-        return transport.send(os.fsencode(self.root), paths, self.dest, **options)
+    def send(
+        self, transport: Transport, paths: Sequence[bytes], *, progress: Callable[[int], None] | None = None
+    ) -> Sent:
+        return transport.send(os.fsencode(self.root), paths, self.dest, progress=progress)
 
     def arrived(self, sent: Sent) -> dict[bytes, bytes]:
         """What is at the endpoint, by the paths that the files have here."""
