@@ -118,7 +118,8 @@ def test_idle_workers_close_what_they_opened(pool: Pool[str, str], trace: Path) 
 def test_workers_and_their_children_die_with_their_parent(trace: Path) -> None:
     program = (
         "import sys; from common.pool import Pool; from tests.integration.workers import EchoRecipe\n"
-        f"pool = Pool(1); pool.brief(EchoRecipe({str(trace)!r})); pool.submit(0, 'sleep 1001'); print('up', flush=True)\n"
+        f"pool = Pool(1); pool.brief(EchoRecipe({str(trace)!r})); pool.submit(0, 'sleep 1001')\n"
+        "print('up', flush=True)\n"
         "sys.stdin.read()"
     )
     with subprocess.Popen(
