@@ -546,6 +546,9 @@ def _script_failure(done: Completed, *, begun: bool) -> Failure:
     if done.ended == "timeout":
         reason = f"no end after {done.seconds:.0f} s"
         return Failure(Scope.ENDPOINT, "endpoint took too long", reason, "raise general.timeout")
+    if done.exit_code < 0:
+        reason = f"{_name(done)} was ended by signal {-done.exit_code}"
+        return Failure(Scope.HANDOFF, "ssh was killed", reason, "it is tried again; who kills programs here?")
     if done.exit_code == 127:
         return program_missing("sh, head, GNU coreutils and findutils", _words(done))
     if (found := endpoint_failure(done.stderr_lines)) is not None:

@@ -92,6 +92,18 @@ def test_a_manager_that_is_killed_while_it_delivers_is_resumed(tmp_path: Path, n
         assert_delivered_once(sites, _FILES)
 
 
+def test_a_killed_ssh_is_tried_again_and_the_endpoint_is_not_blamed(sites: Sites, tmp_path: Path) -> None:
+    # The scp that comes with ssh starts that one, whatever is on PATH.
+    struck = f"[ -e {sites.staging}/batch-* ] && mkdir {tmp_path}/struck"
+    script = f'if {struck}; then kill -9 $$; fi; exec "$real" "$@"'
+    sites.write_config(endpoint={"transfer": "scp"})
+    write_file(sites.buffer, b"a", b"a")
+    with Run(sites, "--once", env=stand_in(tmp_path / "bin", "ssh", script)) as run:
+        assert run.process.wait(30) == 0, run.said
+        assert "deliveries wait: ssh was killed: ssh was ended by signal 9" in run.said
+    assert_delivered_once(sites, {b"a": b"a"})
+
+
 # On the way to the holding area, where no program is started that could be stood in for.
 
 
