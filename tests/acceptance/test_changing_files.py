@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import Sites, Sshd, files_below, write_file
-from tests.runs import Run, counts, eventually, leftovers, rows, shut, stand_in, states
+from tests.runs import Run, counts, digests, eventually, leftovers, rows, shut, stand_in, states
 
 # What happens to a file while the batch in which it rides is on its way, and how that is told.
 _CHANGES = {
@@ -66,6 +66,34 @@ def test_a_file_that_changes_on_its_way_is_told_as_that_and_delays_nobody(
         **dict.fromkeys((b"vanish", b"directory", b"link", b"nested/file"), _AGAIN[:3]),
         **dict.fromkeys((b"good", b"directory/below", b"nested"), _STRAIGHT),
     }
+
+
+@pytest.mark.parametrize("name", ["vanish", "grow", "replace"])
+def test_a_big_file_that_changes_while_it_is_hashed_and_sent_is_told_as_that(
+    sites: Sites, tmp_path: Path, name: str
+) -> None:
+    change, told = _CHANGES[name]
+    buffer = shlex.quote(str(sites.buffer))
+    staged = f"{shlex.quote(str(sites.staging))}/batch-*/{name}"
+    script = f"""exec 3<&0
+    "$real" "$@" <&3 &
+    if mkdir {tmp_path}/changed 2>/dev/null; then
+      until [ -s {staged} ]; do sleep 0.01; done
+      cd {buffer} && {change}
+    fi
+    wait $!"""
+    sites.write_config(general={"bandwidth": "100MB/s", "num_threads": 1})
+    content = os.urandom(40_000_000)
+    write_file(sites.buffer, name.encode(), content)
+    with Run(sites, "--once", env=stand_in(tmp_path / "bin", "rsync", script)) as run:
+        assert run.process.wait(30) == 0, run.said
+    after = {"vanish": {}, "grow": {b"grow": content + b"more"}, "replace": {b"replace": b"another file"}}[
+        name
+    ]
+    assert digests(files_below(sites.endpoint_buffer)) == digests(after)
+    assert digests(files_below(sites.holding)) == digests(after)
+    assert leftovers(sites) == []
+    assert _told(sites) == {name.encode(): f"{told} while it was being delivered"}
 
 
 def test_a_file_that_changes_once_it_has_arrived_is_another_version(tmp_path: Path) -> None:

@@ -44,6 +44,10 @@ class Instrument:
             name = self._dice.choice(_DIRECTORIES) + self._dice.choice(_NAMES)
             self._write(name + b"%d.fits" % len(self.written), self._content())
 
+    def expose_big(self) -> None:
+        """Write a file so big that it is hashed while it is sent."""
+        self._write(b"big.fits", self._dice.randbytes(33 << 20))
+
     def repeat(self, path: bytes) -> None:
         """Write a file once more, with the same content."""
         self._write(path, self.written[path])
@@ -71,8 +75,9 @@ class Instrument:
             os.rename(part, part.removesuffix(b".tmp"))
         else:
             half = len(content) // 2
-            whole = write_file(self._sites.buffer, path)
-            file = open(whole, "ab", buffering=0)  # noqa: SIM115 - it stays open, as a slow writer's does
+            whole = os.path.join(os.fsencode(self._sites.buffer), path)
+            os.makedirs(os.path.dirname(whole), exist_ok=True)
+            file = open(whole, "wb", buffering=0)  # noqa: SIM115 - it stays open, as a slow writer's does
             file.write(content[:half])
             self._unfinished.append((file, content[half:]))
 
@@ -151,6 +156,7 @@ def test_every_file_arrives_once_and_intact_whoever_is_killed_and_when(sites: Si
     instrument.finish()
     assert sites.command("start", sites.config, "--once").exit_code == 0
     before = iter(list(instrument.written))
+    instrument.expose_big()
     fate = Fate(sites, dice, transfer)
     for number in range(_KILLS):
         instrument.expose()
