@@ -161,30 +161,33 @@ class Steady:
     """Says what lasts once, and then once a minute.
 
     A subject (the endpoint, a disk) has one state or several; each is counted by itself, so that
-    changing to and fro says nothing more often. What has ended is news when it begins again.
+    changing to and fro says nothing more often. What has ended is news when it begins again, but what
+    comes and goes all the time is said every `calm` seconds at most.
     """
 
     clock: Callable[[], float] = time.monotonic
     every: float = 60.0
     """Seconds between two times that the same is said."""
+    calm: float = 10.0
     _said: dict[str, dict[str, float]] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
 
     def due(self, subject: str, state: str = "") -> bool:
         """Whether this is to be said now; asking counts as saying it."""
         now = self.clock()
-        self._since.setdefault(subject, now)
+        since = self._since.setdefault(subject, now)
         said = self._said.setdefault(subject, {})
-        if state in said and now - said[state] < self.every:
+        if state in said and now - said[state] < (self.every if said[state] >= since else self.calm):
             return False
         said[state] = now
         return True
 
     def ended(self, subject: str) -> float | None:
-        """Forget the subject; tells for how many seconds it lasted, None if there was nothing."""
-        self._said.pop(subject, None)
+        """Tells for how many seconds it lasted; None if there was nothing, or nothing was said of it."""
         since = self._since.pop(subject, None)
-        return None if since is None else self.clock() - since
+        if since is None or all(at < since for at in self._said[subject].values()):
+            return None
+        return self.clock() - since
 
 
 class _Raising:

@@ -111,7 +111,8 @@ class Handoff:
         running = [batch for batch in in_flight if batch.step == step]
         if self._lacks_room_for_ledger():
             return None
-        return self._may_hold(running, now) if step == HOLD else self._may_send(running, now)
+        claim = self._may_hold(running, now) if step == HOLD else self._may_send(running, now)
+        return claim and replace(claim, bulky=None if self._may_be_bulky(step, in_flight) else False)
 
     def identify(self, take: Callable[[int, int], tuple[BufferedFile, ...]]) -> Identify | None:
         if self._ledger.algorithm is None:
@@ -127,6 +128,7 @@ class Handoff:
         if isinstance(result.news, News):
             self._outlook.room = result.news.room or self._outlook.room
             self._receipts.note(result.news.receipts, anew=False)
+        result = self._outlook.spared(batch, result)
         failures = [outcome.failure for outcome in result.outcomes if isinstance(outcome, Failed)]
         shared = next((failure for failure in failures if failure.scope is not Scope.FILE), None)
         if shared is not None:
@@ -167,6 +169,15 @@ class Handoff:
         blocked = self._holding.is_open and self._holding.trips < _HOPEFUL_SETBACKS
         return unsettled or blocked
 
+    def _may_be_bulky(self, step: Step, in_flight: Sequence[Batch]) -> bool:
+        """One worker is kept free of bulky files, so that they never hold up the small ones."""
+        if step == HOLD and not self._copies:
+            return True
+        general = self._config.general
+        slow = [batch for batch in in_flight if batch.step == SEND or self._copies]
+        bulky = sum(batch.bytes > general.batch_bytes for batch in slow)
+        return bulky < max(1, general.num_threads - 1)
+
     def _may_send(self, running: Sequence[Batch], now: float) -> Claim | None:
         if self._orders is None or not self._outlook.may_send(is_sending=bool(running), now=now):
             return None
@@ -174,12 +185,9 @@ class Handoff:
         portion = self._portion(self._outlook.spare, running, on_trial=self._outlook.is_on_trial)
         if portion is None:
             return None
-        bulky = sum(batch.bytes > general.batch_bytes for batch in running)
         return Claim(
             *portion,
             newest_first=general.order == "newest",
-            # One worker is kept free of bulky files, so that they never hold up the small ones.
-            bulky=None if bulky < max(1, general.num_threads - 1) else False,
             orders=replace(self._orders, recorded=self._receipts.recorded, passing=self._receipts.passing),
         )
 
@@ -220,10 +228,10 @@ class Handoff:
     def _succeed(self, step: Step) -> None:
         if step == SEND:
             self._outlook.succeed()
-        elif self._holding.close():
-            log.info(
-                "the holding area takes files again after %s", duration(self._steady.ended("holding") or 0)
-            )
+        elif not self._holding.is_open and self._holding.close():
+            lasted = self._steady.ended("holding")
+            if lasted is not None:
+                log.info("the holding area takes files again after %s", duration(lasted))
 
     def _clear_away(self, batch: Batch) -> None:
         """What was sent of a batch that broke off is removed from staging by the next look."""

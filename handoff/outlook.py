@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from common.engine import now_ms
+from common.entry import Batch, Entry, Failed, Outcome, Report
 from common.errors import Failure, Scope
 from common.logs import Steady
 from common.remote import ENDPOINT_FULL
 from common.retry import Breaker
 from common.room import Room
 from common.wording import duration, size
+from common.wording import path as shown
 from handoff.survey import Survey
 
 log = logging.getLogger(__name__)
@@ -143,12 +146,28 @@ class Outlook:
             log.warning("deliveries wait: %s: %s; %s", failure.cause, failure.reason, failure.hint)
 
     def succeed(self) -> None:
-        """A batch arrived."""
+        """A batch arrived; if it was under way when things went wrong, that says nothing of now."""
+        if self._breaker.is_open:
+            return
         self._needed, self._trials, self._next_trial = 0, 0, 0.0
         self._see(reachable=True)
         if self._breaker.close():
-            lasted = self._steady.ended("endpoint") or 0.0
-            log.info("deliveries go on after %s", duration(lasted))
+            lasted = self._steady.ended("endpoint")
+            if lasted is not None:
+                log.info("deliveries go on after %s", duration(lasted))
+
+    def spared(self, batch: Batch, report: Report) -> Report:
+        """The report, with a file that is larger than the whole disk there in trouble by itself."""
+        total = min((room.total_bytes for room in self.room.values()), default=0)
+        large = {entry.id: entry for entry in batch.entries if total and entry.fence.size > total}
+
+        def judged(outcome: Outcome) -> Outcome:
+            entry = large.get(outcome.entry_id)
+            if entry and isinstance(outcome, Failed) and outcome.failure.cause == ENDPOINT_FULL:
+                return replace(outcome, failure=_too_large(entry, total))
+            return outcome
+
+        return replace(report, outcomes=tuple(map(judged, report.outcomes))) if large else report
 
     def lack_of_space(self) -> Failure | None:
         for name, room in self.room.items():
@@ -165,3 +184,9 @@ class Outlook:
     def _see(self, *, reachable: bool) -> None:
         if reachable is not self._reachable:
             self._reachable, self.since = reachable, now_ms()
+
+
+def _too_large(entry: Entry, total: int) -> Failure:
+    reason = f"{shown(entry.path)} has {size(entry.fence.size)}, and the endpoint's disk {size(total)} in all"
+    hint = "enlarge that, or move the file away; then `retry`"
+    return Failure(Scope.FILE, "larger than the endpoint's disk", reason, hint, transient=False)

@@ -96,6 +96,17 @@ def test_a_floor_of_free_space_is_kept_at_the_endpoint(sites: Sites) -> None:
             assert "failed" not in manager.said
 
 
+def test_a_file_larger_than_the_whole_disk_of_the_endpoint_holds_up_no_other(sites: Sites) -> None:
+    sites.write_config(general={"num_threads": 1, "batch_bytes": "2MB"})
+    with disk(sites.staging.parent, "size=6m"):
+        os.utime(write_file(sites.buffer, b"monster.fits", bytes(8 * MB)), (0, 0))
+        write(sites, 3)
+        with Run(sites) as manager:
+            eventually(lambda: counts(sites) == {"failed": 1, "held": 3}, within=30)
+            assert "monster.fits has 8.00 MB, and the endpoint's disk 6.29 MB in all" in manager.said
+        assert sorted(os.listdir(sites.staging)) == [".notes", ".receipts"]
+
+
 def test_an_endpoint_without_inodes_waits_as_one_that_is_full(sites: Sites) -> None:
     sites.write_config(general={"num_threads": 1})
     with disk(sites.staging.parent, "size=32m,nr_inodes=60"):
@@ -327,6 +338,21 @@ def test_a_full_disk_of_the_ledger_delays_and_loses_nothing(sites: Sites) -> Non
         assert seconds_to_stop(manager) < 5
 
 
+def test_a_manager_ends_in_time_while_the_disk_of_its_ledger_is_full(sites: Sites) -> None:
+    sites.ledger = sites.directory / "ledger" / "ledger.db"
+    sites.write_config()
+    with disk(sites.ledger.parent, "size=6m"):
+        with Run(sites) as manager:
+            eventually(lambda: endpoint_state(sites) == "reachable")
+            ballast = fill(sites.ledger.parent)
+            content = write(sites, 200, 10)
+            eventually(lambda: "no space left for the ledger" in manager.said)
+            assert seconds_to_stop(manager) < 8
+        ballast.unlink()
+        with Run(sites):
+            assert_delivered(sites, content)
+
+
 def test_nothing_new_is_begun_while_the_disk_of_the_ledger_is_short_of_space(sites: Sites) -> None:
     sites.ledger = sites.directory / "ledger" / "ledger.db"
     sites.write_config(general={"min_free": "5MB"})
@@ -371,3 +397,20 @@ def test_a_full_disk_under_the_runtime_directory_is_told_and_waited_for(sites: S
             mount(runtime, "-o", "remount,nr_inodes=1000")
             assert_delivered(sites, content)
     runtime.rmdir()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("/root")])
+def test_a_runtime_directory_that_is_not_ours_alone_is_refused(
+    sites: Sites, make: Callable[[Path], None]
+) -> None:
+    sites.write_config()
+    assert sites.command("initdb", sites.config).exit_code == 0
+    runtime = Path(f"/tmp/dbb-{os.getuid()}-{owner(sites)}")
+    make(runtime)
+    try:
+        done = sites.command("start", sites.config, "--once")
+        assert done.exit_code == 1
+        assert f"{runtime} is not a private directory".encode() in done.stderr
+        assert os.path.lexists(runtime)
+    finally:
+        runtime.rmdir() if runtime.is_dir() and not runtime.is_symlink() else runtime.unlink()

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from common.process import Background
 from tests.loopback import Sites, files_below, write_file
 from tests.runs import Run, children, counts, eventually, leftovers, rows
-from tests.troubles import STRAIGHT, carry_all, seconds_to_stop, send_signal, story
+from tests.troubles import STRAIGHT, carry_all, seconds_to_stop, send_signal, status, story
 
 _HOLD = """
 import sqlite3, sys, time
@@ -43,7 +43,8 @@ def test_a_ledger_locked_by_another_writer_delays_and_loses_nothing(sites: Sites
             eventually(lambda: b"big.fits" in files_below(sites.endpoint_buffer))
             eventually(lambda: "all work waits" in manager.said)
             time.sleep(8)
-            assert counts(sites) == {"sending": 1}
+            told = status(sites)
+            assert (told["manager"]["running"], told["states"]["sending"]["files"]) == (True, 1)
         eventually(lambda: counts(sites) == {"held": 2})
         eventually(lambda: "the ledger can be written again after" in manager.said)
         assert manager.said.count("all work waits") == 1

@@ -227,3 +227,17 @@ def test_what_ended_tells_how_long_it_lasted_and_is_news_when_it_comes_back() ->
     assert steady.ended("endpoint") == 30
     assert steady.ended("endpoint") is None
     assert steady.due("endpoint")
+
+
+def test_what_comes_and_goes_all_the_time_is_said_now_and_then() -> None:
+    clock = Clock()
+    steady = Steady(clock)
+    said, over = [], []
+    for second in range(60):
+        clock.now = float(second)
+        if second % 2:
+            over += [second] if steady.ended("endpoint") is not None else []
+        elif steady.due("endpoint", "refused"):
+            said.append(second)
+    assert said == [0, 10, 20, 30, 40, 50]
+    assert over == [1, 11, 21, 31, 41, 51]
