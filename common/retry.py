@@ -75,7 +75,13 @@ class Breaker:
         return not self._open and not self._proven
 
     def trip(self, failure: Failure, now: float) -> bool:
-        """Open it, or keep it open and wait longer; tells whether it was closed until now."""
+        """Open it, or keep it open and wait longer; tells whether it was closed until now.
+
+        What fails before a probe is due was under way when it opened, and makes nothing worse.
+        """
+        if self._open and now < self._next_probe:
+            self.failure = failure
+            return False
         news = self._proven
         self.trips += 1
         self._wait = min(self.most, self._wait * 2) if self._wait else self.first

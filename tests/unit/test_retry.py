@@ -60,6 +60,13 @@ def test_failing_again_half_open_is_no_news_and_keeps_the_longer_wait() -> None:
     assert breaker.seconds_to_probe(10) == 2
 
 
+def test_what_fails_together_waits_no_longer_than_one_alone() -> None:
+    breaker = Breaker(first=1, most=5)
+    assert breaker.trip(DOWN, now=0)
+    assert [breaker.trip(DOWN, now=0.1) for _ in range(5)] == [False] * 5
+    assert (breaker.trips, breaker.seconds_to_probe(0.1)) == (1, 0.9)
+
+
 HOUR = 3600.0
 
 
