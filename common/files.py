@@ -1,9 +1,12 @@
 """What is known of a file: its path, its fence, its checksum; and one streaming pass to hash it."""
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from typing import Literal
 
 Algorithm = Literal["sha256", "blake2b"]
@@ -74,12 +77,13 @@ class Hashing:
 
         Raises
         ------
+        FileNotFoundError
+            The file is gone, or something that is no file has its name.
         OSError
-            The file is gone, is a symbolic link or can't be read.
+            It is a symbolic link or can't be read.
         """
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as file:
-            self._fence = Fence.of(os.fstat(descriptor))
+        with _open_regular(self._path) as file:
+            self._fence = Fence.of(os.fstat(file.fileno()))
             buffer = memoryview(bytearray(min(self._STEP, self._fence.size + 1)))
             while count := file.readinto(buffer):
                 self._hash.update(buffer[:count])
@@ -105,3 +109,12 @@ def checksum(path: bytes, algorithm: Algorithm) -> tuple[Checksum, Fence]:
     for _ in hashing:
         pass
     return hashing.result
+
+
+def _open_regular(path: bytes) -> FileIO:
+    # What has become a fifo must not block, and what has become a directory is no file any more.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return FileIO(descriptor)
+    os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, "no regular file is there", os.fsdecode(path))

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def test_a_symbolic_link_is_not_hashed(image: bytes, tmp_path: Path) -> None:
     os.symlink(image, link)
     with pytest.raises(OSError, match="symbolic links"):
         checksum(link, "sha256")
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_hashed_and_does_not_block(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "odd")
+    with pytest.raises(FileNotFoundError, match="no regular file"):
+        checksum(os.fsencode(tmp_path / "odd"), "sha256")
 
 
 def test_what_goes_to_workers_and_back_comes_out_the_same() -> None:
