@@ -64,7 +64,7 @@ def test_a_full_endpoint_pauses_deliveries_until_there_is_space(sites: Sites) ->
         content = write(sites, 12)
         with Run(sites) as manager:
             eventually(lambda: "deliveries wait: endpoint full" in manager.said)
-            time.sleep(5)
+            time.sleep(3)
             assert manager.said.count("deliveries wait") == 1
             assert 0 < len(files_below(sites.endpoint_buffer)) < 6
             assert sorted(os.listdir(sites.staging)) == [".notes", ".receipts"]
@@ -154,7 +154,7 @@ def test_an_endpoint_directory_that_is_missing_is_waited_for_and_never_made_agai
         replace(sites)
         content = write(sites, 3)
         eventually(lambda: "deliveries wait: endpoint " in manager.said)
-        time.sleep(4)
+        time.sleep(2.5)
         assert manager.said.count("is its filesystem mounted there") == 1
         mend(sites)
         assert_delivered(sites, content)
@@ -266,7 +266,7 @@ def test_a_full_holding_area_on_a_disk_of_its_own_is_waited_for(sites: Sites) ->
         os.utime(sites.buffer / "night/00.fits", (1, 1_000_000))
         (sites.buffer / "night/00.fits").chmod(0o640)
         eventually(lambda: "delivered files wait in the buffer" in manager.said)
-        time.sleep(4)
+        time.sleep(2.5)
         assert manager.said.count("delivered files wait") == 1
         assert not list(sites.holding.rglob("*.part"))
         mount(sites.holding, "-o", "remount,size=20m")

@@ -42,7 +42,7 @@ def test_a_ledger_locked_by_another_writer_delays_and_loses_nothing(sites: Sites
             write_file(sites.buffer, b"small.fits", content[b"small.fits"])
             eventually(lambda: b"big.fits" in files_below(sites.endpoint_buffer))
             eventually(lambda: "all work waits" in manager.said)
-            time.sleep(8)
+            time.sleep(6)
             told = status(sites)
             assert (told["manager"]["running"], told["states"]["sending"]["files"]) == (True, 1)
         eventually(lambda: counts(sites) == {"held": 2})
