@@ -78,9 +78,9 @@ class Hashing:
         Raises
         ------
         FileNotFoundError
-            The file is gone, or something that is no file has its name.
+            The file is gone, or something that is no regular file has its name.
         OSError
-            It is a symbolic link or can't be read.
+            It can't be read.
         """
         with _open_regular(self._path) as file:
             self._fence = Fence.of(os.fstat(file.fileno()))
@@ -103,7 +103,7 @@ def checksum(path: bytes, algorithm: Algorithm) -> tuple[Checksum, Fence]:
     Raises
     ------
     OSError
-        The file is gone, is a symbolic link or can't be read.
+        The file is gone, is no regular file or can't be read.
     """
     hashing = Hashing(path, algorithm)
     for _ in hashing:
@@ -112,9 +112,10 @@ def checksum(path: bytes, algorithm: Algorithm) -> tuple[Checksum, Fence]:
 
 
 def _open_regular(path: bytes) -> FileIO:
-    # What has become a fifo must not block, and what has become a directory is no file any more.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return FileIO(descriptor)
-    os.close(descriptor)
+    # Opening a fifo would block; and with O_NONBLOCK a file that somebody has a lease on could not be opened.
+    if stat.S_ISREG(os.lstat(path).st_mode):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return FileIO(descriptor)
+        os.close(descriptor)
     raise FileNotFoundError(errno.ENOENT, "no regular file is there", os.fsdecode(path))

@@ -177,13 +177,15 @@ def assert_delivered_once(
 def stand_in(directory: Path, name: str, script: str) -> dict[str, str]:
     """Make a shell script that is found in the place of a program; gives the environment where it is.
 
-    In the script, ``$real`` is the program that it stands in for.
+    In the script, ``$real`` is the program that it stands in for, which alone answers when it is asked
+    for its version.
     """
     real = shutil.which(name)
     assert real, f"{name} is not installed"
     directory.mkdir(exist_ok=True)
     program = directory / name
-    program.write_text(f"#!/bin/sh\nreal={real}\n{script}\n")
+    version = 'case ${1-} in --version) exec "$real" "$@" ;; esac'
+    program.write_text(f"#!/bin/sh\nreal={real}\n{version}\n{script}\n")
     program.chmod(0o755)
     return {"PATH": f"{directory}:{os.environ['PATH']}"}
 
