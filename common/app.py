@@ -65,6 +65,10 @@ class Serve(Protocol[ConfigIn]):
     ) -> int: ...
 
 
+_UNDELIVERED = 3
+"""The exit code of `--once` when something is left."""
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where a manager's files lie on this machine."""
@@ -237,6 +241,13 @@ class Commands(Generic[Config]):
         except LedgerHeld as held:
             self._tell_holder(loaded, held.pid, quiet=quiet)
             return
+        if code == _UNDELIVERED:
+            self._screen().error(
+                DbbError(
+                    "not every file could go its way",
+                    f"`{self._kind.program} status {config}` tells which wait, and for what",
+                )
+            )
         raise typer.Exit(code)
 
     def run(

@@ -17,6 +17,10 @@ _FRESH_MS = 10_000
 _WINDOWS = {"1m": 60, "5m": 300, "15m": 900}
 
 
+_TELLING = 2.0
+"""The first bytes of a transfer are names and greetings: no rate is told from less than so many seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class ManagerState:
     """Whether the manager lives, and since when."""
@@ -73,8 +77,8 @@ class Load:
 
     @property
     def rate(self) -> float | None:
-        """Bytes a second so far; None while nothing is known."""
-        return self.done / self.seconds if self.done and self.seconds > 0 else None
+        """Bytes a second so far; None while too little is known."""
+        return self.done / self.seconds if self.done and self.seconds >= _TELLING else None
 
     @property
     def left(self) -> float | None:

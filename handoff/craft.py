@@ -6,7 +6,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from common import __version__
@@ -20,14 +19,13 @@ from common.lifecycle import Step
 from common.logs import Steady
 from common.pool import Crash
 from common.retry import Breaker
-from common.room import Room, room_of
 from common.tasks import Chore, Identify
-from common.trend import Trend
 from common.wording import duration, files, size
 from common.wording import path as shown
 from handoff.config import HandoffConfig
 from handoff.courier import Look, Sweep
 from handoff.delivery import News, batch_name
+from handoff.disks import Disks, row
 from handoff.lifecycle import HOLD, SEND
 from handoff.outlook import Outlook
 from handoff.receipts import Collection
@@ -38,8 +36,6 @@ log = logging.getLogger(__name__)
 
 _SWEEPS_A_LIFE = 8
 """So often within the time after which empty directories expire they are swept."""
-_LEDGER_FLOOR = 20_000_000
-"""Below so many free bytes on the ledger's disk nothing new is begun: what is in flight must be written."""
 _HOPEFUL_SETBACKS = 3
 """After so many failures in a row `--once` gives up waiting."""
 _DEADLY_DEATHS = 3
@@ -63,17 +59,8 @@ class Handoff:
         self._sweep_every = min(3600.0, config.general.expiration_time / _SWEEPS_A_LIFE)
         self._next_sweep = time.monotonic() + min(self._sweep_every, 60.0)
         self._steady = Steady()
-        self._disks = {
-            "buffer": os.fsencode(config.handoff.buffer),
-            "holding": os.fsencode(config.handoff.holding),
-            "ledger": os.fsencode(config.ledger_path.parent),
-        }
-        self._room: dict[str, Room] = {}
-        self._trend = Trend()
-        """Of the buffer's free space."""
-        self._copies = False
-        """Whether the holding area lies on another filesystem than the buffer."""
-        self._measure()
+        self._disks = Disks(config)
+        self._disks.measure()
 
     def chore(self, now: float) -> Chore | None:
         if self._outlook.is_look_due(now):
@@ -109,7 +96,7 @@ class Handoff:
 
     def allowance(self, step: Step, in_flight: Sequence[Batch], now: float) -> Claim | None:
         running = [batch for batch in in_flight if batch.step == step]
-        if self._lacks_room_for_ledger():
+        if self._disks.lacks_room_for_ledger:
             return None
         claim = self._may_hold(running, now) if step == HOLD else self._may_send(running, now)
         return claim and replace(claim, bulky=None if self._may_be_bulky(step, in_flight) else False)
@@ -134,16 +121,16 @@ class Handoff:
         if shared is not None:
             self._clear_away(batch)
             self._fail(batch.step, shared, now, max(entry.fence.size for entry in batch.entries))
-        elif any(isinstance(outcome, Done) and outcome.state != "vanished" for outcome in result.outcomes):
+        elif _has_worked(batch.step, result):
             self._succeed(batch.step)
         report = self._take_back(batch, result)
         self._tell(batch, report)
         return report
 
     def beat(self) -> None:
-        self._measure()
-        self._tell_room()
+        self._disks.measure()
         failure = self._outlook.failure
+        there = {f"endpoint_{name}": row(room) for name, room in self._outlook.room.items()}
         self._ledger.beat(
             ManagerRow(
                 pid=os.getpid(),
@@ -155,7 +142,7 @@ class Handoff:
                 endpoint_since=self._outlook.since,
                 endpoint_reason=f"{failure.cause}: {failure.reason}" if failure else "",
                 paused=self._paused(),
-                disk=self._disk(),
+                disk=self._disks.rows() | there,
             )
         )
 
@@ -171,10 +158,10 @@ class Handoff:
 
     def _may_be_bulky(self, step: Step, in_flight: Sequence[Batch]) -> bool:
         """One worker is kept free of bulky files, so that they never hold up the small ones."""
-        if step == HOLD and not self._copies:
+        if step == HOLD and not self._disks.copies:
             return True
         general = self._config.general
-        slow = [batch for batch in in_flight if batch.step == SEND or self._copies]
+        slow = [batch for batch in in_flight if batch.step == SEND or self._disks.copies]
         bulky = sum(batch.bytes > general.batch_bytes for batch in slow)
         return bulky < max(1, general.num_threads - 1)
 
@@ -196,12 +183,11 @@ class Handoff:
             self._holding.probed()
         if self._holding.is_open or (self._holding.is_half_open and running):
             return None
-        lack = self._lack_in_holding()
+        lack = self._disks.lack_in_holding()
         if lack:
             self._fail(HOLD, lack, now)
             return None
-        spare = self._spare_in_holding()
-        portion = self._portion(spare, running, on_trial=self._holding.is_half_open)
+        portion = self._portion(self._disks.spare_in_holding, running, on_trial=self._holding.is_half_open)
         return portion and Claim(*portion)
 
     def _portion(
@@ -283,65 +269,21 @@ class Handoff:
                 path = paths[outcome.entry_id]
                 log.warning("%s: %s: %s", outcome.state, path, outcome.reason.removeprefix(f"{path}: "))
 
-    def _measure(self) -> None:
-        for name, directory in self._disks.items():
-            with suppress(OSError):
-                self._room[name] = room_of(directory)
-        if "buffer" in self._room:
-            self._trend.add(time.monotonic(), self._room["buffer"].free_bytes)
-        with suppress(OSError):
-            buffer, holding = (os.stat(self._disks[name]).st_dev for name in ("buffer", "holding"))
-            self._copies = buffer != holding
-
-    def _tell_room(self) -> None:
-        """Say where space is short on this side, and what waits for it."""
-        floor = self._config.general.min_free
-        for name, waits in (("buffer", "nothing waits for it yet"), ("ledger", "nothing new is begun")):
-            room = self._room.get(name)
-            lacks = self._lacks_room_for_ledger() if name == "ledger" else room and room.free_bytes < floor
-            if not lacks:
-                self._steady.ended(f"room for {name}")
-            elif room and self._steady.due(f"room for {name}"):
-                log.warning("%s are free on the disk of the %s: %s", size(room.free_bytes), name, waits)
-
-    def _spare_in_holding(self) -> int | None:
-        """So many bytes may still be copied there; None within one filesystem, where a move takes none."""
-        if not self._copies:
-            return None
-        try:
-            # Measured anew, for several batches are held within a second.
-            return room_of(self._disks["holding"]).free_bytes - self._config.general.min_free
-        except OSError:
-            return None
-
-    def _lack_in_holding(self) -> Failure | None:
-        spare = self._spare_in_holding()
-        if spare is None or spare >= 0:
-            return None
-        floor = self._config.general.min_free
-        reason = (
-            f"{size(spare + floor)} are free in the holding area, below general.min_free of {size(floor)}"
-        )
-        hint = "free space there; it goes on by itself"
-        return Failure(Scope.HANDOFF, "holding area full", reason, hint)
-
-    def _disk(self) -> dict[str, dict[str, int]]:
-        """The room at both sites, and the trend of the buffer's, as the ledger keeps it."""
-        room = self._room | {f"endpoint_{name}": room for name, room in self._outlook.room.items()}
-        disk = {name: _row(there) for name, there in room.items()}
-        if "buffer" in disk:
-            disk["buffer"] |= self._trend.row()
-        return disk
-
-    def _lacks_room_for_ledger(self) -> bool:
-        room = self._room.get("ledger")
-        return room is not None and room.free_bytes < min(_LEDGER_FLOOR, self._config.general.min_free)
-
     def _paused(self) -> str:
-        if self._lacks_room_for_ledger():
+        if self._disks.lacks_room_for_ledger:
             return "the disk of the ledger is full"
         failure = self._outlook.failure or self._holding.failure
         return f"{failure.cause}: {failure.hint}" if failure else ""
+
+
+def _has_worked(step: Step, report: Report) -> bool:
+    """Whether what all files need for the step is well, however the files of this batch fared.
+
+    An endpoint that has looked at a poison file has answered: the others must not wait for it.
+    """
+    if step == SEND:
+        return not {"ask", "place"}.isdisjoint(report.phases)
+    return any(isinstance(outcome, Done) and outcome.state == step.target for outcome in report.outcomes)
 
 
 def _worker_died(crash: Crash) -> Failure:
@@ -352,8 +294,3 @@ def _worker_died(crash: Crash) -> Failure:
 def _deadly(entry: Entry, reason: str) -> Failure:
     hint = "see the log; is there too little memory for it, or does its content upset the transfer?"
     return Failure(Scope.FILE, "killed again and again", f"{shown(entry.path)}: {reason}", hint)
-
-
-def _row(room: Room) -> dict[str, int]:
-    row = {"free_bytes": room.free_bytes, "total_bytes": room.total_bytes}
-    return row if room.free_inodes is None else {**row, "free_inodes": room.free_inodes}

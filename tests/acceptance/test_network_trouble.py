@@ -311,3 +311,20 @@ def test_a_login_shell_that_prints_does_no_harm(tmp_path: Path) -> None:
             (server.directory / "noise").write_bytes(b"")
             eventually(lambda: counts(sites) == {"held": 3})
             assert [story(sites, b"night/%03d.fits" % n)[0][-4:] for n in range(3)] == [STRAIGHT[1:]] * 3
+
+
+def test_after_an_outage_poison_files_hold_up_nobody(sites: Sites, sshd: Sshd) -> None:
+    sites.write_config(general={"settle": 0, "retry": {"attempts": 50, "first": "0.2s", "most": "0.5s"}})
+    poison = {b"bad%d" % number: b"bad" for number in range(20)}
+    for path in poison:
+        (sites.endpoint_buffer / os.fsdecode(path)).mkdir()
+        write_file(sites.buffer, path, b"bad")
+    with Run(sites) as manager:
+        eventually(lambda: counts(sites) == {"failed": len(poison)})
+        sshd.stop(connections=True)
+        good = write(sites, 5)
+        eventually(lambda: endpoint_state(sites) == "unreachable")
+        sshd.start()
+        eventually(lambda: files_below(sites.endpoint_buffer) == good, within=15)
+        eventually(lambda: "deliveries go on" in manager.said)
+        assert manager.stop() == 0
