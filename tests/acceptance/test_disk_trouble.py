@@ -366,6 +366,18 @@ def test_nothing_new_is_begun_while_the_disk_of_the_ledger_is_short_of_space(sit
         assert_delivered(sites, content)
 
 
+def test_work_that_makes_room_on_the_disk_of_the_ledger_goes_on_however_little_is_left(sites: Sites) -> None:
+    """Buffer and ledger share a full disk, and the holding area is elsewhere."""
+    with disk(sites.directory / "disk", "size=14m") as shared:
+        sites.buffer, sites.ledger = shared / "buffer", shared / "ledger.db"
+        sites.buffer.mkdir()
+        sites.write_config(general={"min_free": "5MB"})
+        content = write(sites, 10)
+        with Run(sites) as manager:
+            assert_delivered(sites, content)
+            assert "free on the disk of the buffer: what writes into it may soon fail" in manager.said
+
+
 # The runtime directory
 
 
