@@ -1,6 +1,5 @@
 """Managers at work in a test: started as cron starts them, watched from outside, ended with the test."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -11,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psutil
+from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
 from common.ledger.ledger import Ledger
 from common.process import Background
@@ -191,13 +192,10 @@ def stand_in(directory: Path, name: str, script: str) -> dict[str, str]:
 
 
 @contextmanager
-def shut(path: bytes) -> Iterator[None]:
-    """Whoever opens the file waits meanwhile: its write lease would have to be given up first (fcntl(2))."""
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        yield
-    finally:
-        os.close(descriptor)
-        signal.signal(signal.SIGIO, before)
+def holding_elsewhere(sites: Sites) -> Iterator[Callable[[], bool]]:
+    """Put the holding area on another filesystem; gives what waits until a copy to it has begun."""
+    with TemporaryDirectory(dir="/dev/shm") as directory, INotify() as events:
+        sites.holding = Path(directory)
+        assert sites.holding.stat().st_dev != sites.buffer.stat().st_dev
+        events.add_watch(directory, flags.CREATE)
+        yield lambda: bool(events.read(timeout=20_000))

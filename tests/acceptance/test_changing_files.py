@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import Sites, Sshd, files_below, write_file
-from tests.runs import Run, counts, digests, eventually, leftovers, rows, shut, stand_in, states
+from tests.runs import Run, counts, digests, eventually, holding_elsewhere, leftovers, rows, stand_in, states
 
 # What happens to a file while the batch in which it rides is on its way, and how that is told.
 _CHANGES = {
@@ -164,21 +164,22 @@ def test_a_file_that_is_opened_again_before_it_is_held_stays_until_it_is_closed(
     assert files_below(sites.buffer if more else sites.holding) == {b"a": b"first" + more}
 
 
-def test_a_file_that_changes_while_holding_is_looked_through_is_not_held_as_what_was_delivered(
+def test_a_file_that_changes_while_it_is_copied_to_holding_is_not_held_as_what_was_delivered(
     sites: Sites,
 ) -> None:
-    sites.write_config()
-    path = write_file(sites.buffer, b"a", b"first")
-    with Run(sites) as run:
-        # Its name is taken in holding, by a file that can't be compared with it for now.
-        with shut(write_file(sites.holding, b"a", b"other")):
-            eventually(lambda: states(sites, b"a") == ["holding"])
+    with holding_elsewhere(sites) as copying:
+        sites.write_config()
+        first = os.urandom(40_000_000)
+        path = write_file(sites.buffer, b"a", first)
+        with Run(sites) as run:
+            assert copying(), run.said
             with open(path, "ab") as file:
                 file.write(b" and more")
-        eventually(lambda: states(sites, b"a") == ["vanished", "conflict"])
-        assert run.stop() == 0
-    assert files_below(sites.holding) == {b"a": b"other"}
-    assert files_below(sites.buffer) == {b"a": b"first and more"}
+            eventually(lambda: states(sites, b"a") == ["vanished", "conflict"])
+            assert run.stop() == 0
+        assert digests(files_below(sites.endpoint_buffer)) == digests({b"a": first})
+        assert digests(files_below(sites.buffer)) == digests({b"a": first + b" and more"})
+        assert files_below(sites.holding) == {}
 
 
 def test_an_unreadable_file_is_told_as_that_and_delivered_once_it_can_be_read(sites: Sites) -> None:

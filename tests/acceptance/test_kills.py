@@ -130,6 +130,9 @@ class Fate:
 
     def _kill_manager(self) -> None:
         orphans = [process for some in descendants(self._run.process).values() for process in some]
+        if self._dice.random() < 0.25:
+            # It may have begun to stop, or even have ended.
+            self._run.stop(within=0.5 * self._dice.random())
         self._run.kill()
         if self._dice.random() < 0.5:
             self._run = Run(self._sites)

@@ -161,6 +161,17 @@ def test_a_second_manager_says_who_holds_the_ledger_and_succeeds(
         assert run.stop() == 0
 
 
+def test_of_managers_that_are_started_together_one_works(sites: Sites) -> None:
+    sites.write_config()
+    with Run(sites) as one, Run(sites) as another, Run(sites) as third:
+        runs = (one, another, third)
+        eventually(lambda: sorted(str(run.process.poll()) for run in runs) == ["0", "0", "None"])
+        write_file(sites.buffer, b"a", b"a")
+        eventually(lambda: counts(sites) == {"held": 1})
+        [working] = [run for run in runs if run.process.poll() is None]
+        assert working.stop() == 0
+
+
 def _in_the_way(sites: Sites) -> bytes:
     """A path where the endpoint's buffer has a directory."""
     (sites.endpoint_buffer / "bad").mkdir()
