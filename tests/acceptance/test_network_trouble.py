@@ -209,6 +209,21 @@ def test_a_stop_takes_seconds_whatever_hangs(sites: Sites, sshd: Sshd, trouble: 
         sshd.resume()
 
 
+def test_the_command_to_stop_waits_its_time_for_what_hangs_and_then_gives_it_up(
+    sites: Sites, sshd: Sshd
+) -> None:
+    sites.write_config(general={"bandwidth": "4MB/s"})
+    with Run(sites) as manager:
+        eventually(lambda: endpoint_state(sites) == "reachable")
+        _while_transfers_hang(sites, sshd, manager)
+        began = time.monotonic()
+        assert sites.command("stop", sites.config, "--timeout", "2").exit_code == 0
+        assert 2 < time.monotonic() - began < 12
+        assert manager.process.wait(1) == 0
+        assert_nothing_is_left(sites)
+        sshd.resume()
+
+
 @pytest.mark.parametrize("trouble", STATES)
 def test_the_second_interrupt_ends_it_at_once_whatever_hangs(
     sites: Sites, sshd: Sshd, trouble: Trouble
