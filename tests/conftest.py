@@ -4,11 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.loopback import Sites, Sshd
 
 # So that what their assertions compare is shown.
 pytest.register_assert_rewrite("tests.ledgers", "tests.runs", "tests.troubles")
+
+# No test asserts a time: a machine may be busy.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
