@@ -28,7 +28,7 @@ _PASSING = (
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
 )
 _SOON = 0.1
-"""Seconds after which a file is looked at again that changed under our eyes."""
+"""Seconds after which a file is looked at again that changed under our eyes, or is just being made."""
 
 
 class Closed(Enum):
@@ -139,7 +139,9 @@ class Settling:
         age = self._wall() - file.fence.ctime_ns / 1e9
         if closed is not Closed.YES or age < 0:
             age = known
-        return self._settle - age
+        # open(2) makes a file some microseconds before it counts the one who opens it (seen).
+        least = self._settle if file.fence.size else max(self._settle, _SOON)
+        return least - age
 
 
 class Probe:

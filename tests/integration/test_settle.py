@@ -103,9 +103,19 @@ def test_a_young_file_is_taken_when_it_is_old_enough_and_no_later(buffer: Buffer
 
 def test_with_settle_zero_a_closed_file_is_taken_at_once(tmp_path: Path) -> None:
     buffer = Buffer(tmp_path, settle=0)
-    buffer.file.touch()
+    buffer.file.write_text("content")
     buffer.wall.now = time.time()
     assert buffer.look() == Judged(settled=(seen(buffer.file),))
+
+
+def test_with_settle_zero_an_empty_file_may_have_a_writer_who_is_not_counted_yet(tmp_path: Path) -> None:
+    buffer = Buffer(tmp_path, settle=0)
+    buffer.file.touch()
+    buffer.wall.now = buffer.file.stat().st_ctime
+    assert buffer.look() == Judged()
+    assert buffer.settling.waiting() == pytest.approx(0.1)
+    buffer.later(0.2)
+    assert buffer.settling.again() == Judged(settled=(seen(buffer.file),))
 
 
 @pytest.mark.parametrize(
