@@ -347,16 +347,18 @@ def test_a_directory_that_cannot_be_written_is_the_endpoints_fault(
         assert kind(sent.failure) == (Scope.ENDPOINT, "endpoint not writable")
 
 
-def test_a_full_disk_is_the_endpoints_fault(make: Make, place: Place, remote: Remote) -> None:
+def test_a_full_disk_is_the_endpoints_fault(make: Make, place: Place, tmp_path: Path) -> None:
     mounted = run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place.staging)])
     if mounted.exit_code != 0:
         pytest.skip(f"no small filesystem to be had here: {mounted.last_words}")
     try:
-        paths = place.write([b"a", b"b", b"c"], os.urandom(600_000))
-        sent = place.send(make(remote, NO_LIMITS), paths)
-        assert kind(sent.failure) == (Scope.ENDPOINT, "endpoint full")
-        run(["find", str(place.staging), "-mindepth", "1", "-delete"])
-        assert kind(place.send(make(remote, NO_LIMITS), paths[:1]).failure) is None
+        # An sshd that began before may live among other mounts than this process.
+        with endpoint(tmp_path, place) as remote:
+            paths = place.write([b"a", b"b", b"c"], os.urandom(600_000))
+            sent = place.send(make(remote, NO_LIMITS), paths)
+            assert kind(sent.failure) == (Scope.ENDPOINT, "endpoint full")
+            run(["find", str(place.staging), "-mindepth", "1", "-delete"])
+            assert kind(place.send(make(remote, NO_LIMITS), paths[:1]).failure) is None
     finally:
         run(["umount", str(place.staging)])
 
