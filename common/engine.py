@@ -50,8 +50,8 @@ class Craft(Protocol):
     def chore_done(self, chore: Chore, result: object, now: float) -> None:
         """Learn from its answer, which is a `Crash` if its worker died."""
 
-    def allowance(self, step: Step, in_flight: Sequence[Batch], now: float) -> Claim | None:
-        """How much of the step may be claimed now; None while it must wait."""
+    def allowance(self, step: Step, worker: int, in_flight: Sequence[Batch], now: float) -> Claim | None:
+        """How much of the step may be claimed now for that worker; None while it must wait."""
 
     def identify(self, take: Callable[[int, int], tuple[BufferedFile, ...]]) -> Identify | None:
         """A task for some of the files to identify, `take(limit, max_bytes)`; None if there are none."""
@@ -201,7 +201,7 @@ class Engine:
     def _next_work(self, number: int, now: float) -> Work | None:
         in_flight = [task.batch for task in self._pool.busy().values() if isinstance(task, Work)]
         for step in reversed(self._ledger.lifecycle.steps):
-            claim = self._craft.allowance(step, in_flight, now)
+            claim = self._craft.allowance(step, number, in_flight, now)
             batch = claim and self._ledger.claim(
                 step,
                 limit=claim.limit,

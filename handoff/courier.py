@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from common.entry import Batch, Done, Failed, Outcome, Report
+from common.entry import Batch, Failed, Report
 from common.errors import Failure, RemoteError, Scope
+from common.footing import doubted, missing_disk
 from common.pool import Tell
 from common.process import run
 from common.remote import Remote
@@ -88,7 +89,7 @@ class Courier:
         transport = self._transport(orders)
         report = Delivery(self._route, self._remote, transport, batch, orders, self._tell).run()
         missing = self._missing_disk()
-        return _doubted(report, missing) if missing else report
+        return doubted(report, missing) if missing else report
 
     def _transport(self, orders: Orders) -> Transport:
         limits = Limits(self._route.bandwidth, self._route.timeout, self._route.stall_timeout)
@@ -118,14 +119,10 @@ class Courier:
         outcomes = Holding(self._route.buffer, self._route.holding).take(batch.entries)
         report = Report(outcomes, {"hold": time.monotonic() - began})
         missing = self._missing_disk()
-        return _doubted(report, missing) if missing else report
+        return doubted(report, missing) if missing else report
 
     def _missing_disk(self) -> Failure | None:
-        for ground in self._route.grounds:
-            if trouble := ground.trouble():
-                hint = "mount it; it goes on by itself"
-                return Failure(Scope.HANDOFF, "disk not mounted", trouble, hint)
-        return None
+        return missing_disk(self._route.grounds, Scope.HANDOFF)
 
     def _look(self, look: Look) -> Survey | Failure:
         try:
@@ -142,13 +139,3 @@ class Courier:
             )
         except RemoteError as error:
             return error.failure
-
-
-def _doubted(report: Report, missing: Failure) -> Report:
-    """The report without what would look the same if the files had left the buffer."""
-
-    def doubted(outcome: Outcome) -> Outcome:
-        is_gone = isinstance(outcome, Done) and outcome.state == "vanished"
-        return Failed(outcome.entry_id, missing) if is_gone else outcome
-
-    return replace(report, outcomes=tuple(doubted(outcome) for outcome in report.outcomes))

@@ -4,28 +4,27 @@ import logging
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from common import __version__
+from common.disks import Disks, row
 from common.engine import Claim, now_ms
-from common.entry import Batch, Done, Entry, Failed, Report
+from common.entry import Batch, Done, Failed, Report
 from common.errors import Failure, Scope
 from common.files import BufferedFile
 from common.ledger.ledger import Ledger
 from common.ledger.rows import ManagerRow
 from common.lifecycle import Step
 from common.logs import Steady
+from common.mishaps import Mishaps, tell, worker_died
 from common.pool import Crash
 from common.retry import Breaker
 from common.tasks import Chore, Identify
-from common.wording import duration, files, size
-from common.wording import path as shown
+from common.wording import duration
 from handoff.config import HandoffConfig
 from handoff.courier import Look, Sweep
 from handoff.delivery import News, batch_name
-from handoff.disks import Disks, row
 from handoff.lifecycle import HOLD, SEND
 from handoff.outlook import Outlook
 from handoff.receipts import Collection
@@ -38,8 +37,6 @@ _SWEEPS_A_LIFE = 8
 """So often within the time after which empty directories expire they are swept."""
 _HOPEFUL_SETBACKS = 3
 """After so many failures in a row `--once` gives up waiting."""
-_DEADLY_DEATHS = 3
-"""A file over which workers or transfers die more often than this in a row is held to be the reason."""
 
 
 class Handoff:
@@ -53,14 +50,22 @@ class Handoff:
         self._orders: Orders | None = None
         self._receipts = Collection(ledger)
         self._leftovers: set[bytes] = set()
-        self._deaths: Counter[int] = Counter()
-        """By entry: the workers and transfers that have died over it since it last had an outcome."""
+        self._mishaps = Mishaps()
         self._holding = Breaker(first=1.0, most=30.0)
         self._sweep_every = min(3600.0, config.general.expiration_time / _SWEEPS_A_LIFE)
         self._next_sweep = time.monotonic() + min(self._sweep_every, 60.0)
         self._steady = Steady()
-        self._disks = Disks(config)
-        self._disks.measure()
+        self._disks = Disks(
+            {
+                "buffer": os.fsencode(config.handoff.buffer),
+                "holding": os.fsencode(config.handoff.holding),
+                "ledger": os.fsencode(config.ledger_path.parent),
+            },
+            goal="holding",
+            called="holding area",
+            floor=config.general.min_free,
+            scope=Scope.HANDOFF,
+        )
 
     def chore(self, now: float) -> Chore | None:
         if self._outlook.is_look_due(now):
@@ -90,11 +95,11 @@ class Handoff:
             self._outlook.looked(result, now)
         else:
             self._leftovers.update(chore.what.leftovers)
-            failure = _worker_died(result) if isinstance(result, Crash) else result
+            failure = worker_died(result, Scope.HANDOFF) if isinstance(result, Crash) else result
             assert isinstance(failure, Failure)
             self._outlook.look_failed(failure, now)
 
-    def allowance(self, step: Step, in_flight: Sequence[Batch], now: float) -> Claim | None:
+    def allowance(self, step: Step, worker: int, in_flight: Sequence[Batch], now: float) -> Claim | None:
         running = [batch for batch in in_flight if batch.step == step]
         if self._disks.lacks_room_for_ledger:
             return None
@@ -110,7 +115,7 @@ class Handoff:
     def worked(self, batch: Batch, result: object, now: float) -> Report:
         if isinstance(result, Crash):
             self._clear_away(batch)
-            return self._take_back(batch, Report((), error=result.reason))
+            return self._mishaps.take_back(batch, Report((), error=result.reason))
         assert isinstance(result, Report)
         if isinstance(result.news, News):
             self._outlook.room = result.news.room or self._outlook.room
@@ -123,8 +128,8 @@ class Handoff:
             self._fail(batch.step, shared, now, max(entry.fence.size for entry in batch.entries))
         elif _has_worked(batch.step, result):
             self._succeed(batch.step)
-        report = self._take_back(batch, result)
-        self._tell(batch, report)
+        report = self._mishaps.take_back(batch, result)
+        tell(batch, report)
         return report
 
     def beat(self) -> None:
@@ -183,11 +188,11 @@ class Handoff:
             self._holding.probed()
         if self._holding.is_open or (self._holding.is_half_open and running):
             return None
-        lack = self._disks.lack_in_holding()
+        lack = self._disks.lack()
         if lack:
             self._fail(HOLD, lack, now)
             return None
-        portion = self._portion(self._disks.spare_in_holding, running, on_trial=self._holding.is_half_open)
+        portion = self._portion(self._disks.spare, running, on_trial=self._holding.is_half_open)
         return portion and Claim(*portion)
 
     def _portion(
@@ -225,50 +230,6 @@ class Handoff:
             self._leftovers.add(batch_name(self._ledger.id, batch))
             self._outlook.look_soon()
 
-    def _take_back(self, batch: Batch, report: Report) -> Report:
-        """Files without an outcome go back: a worker or a transfer was killed over them.
-
-        That costs them no attempt, unless it happens again and again: then they may be the reason.
-        """
-        for outcome in report.outcomes:
-            self._deaths.pop(outcome.entry_id, None)
-        told = {outcome.entry_id for outcome in report.outcomes}
-        lost = [entry for entry in batch.entries if entry.id not in told]
-        self._deaths.update(entry.id for entry in lost)
-        if lost:
-            log.warning("%s: taken back: %s", files(len(lost)), report.error)
-        blamed = tuple(
-            Failed(entry.id, _deadly(entry, report.error))
-            for entry in lost
-            if self._deaths[entry.id] > _DEADLY_DEATHS
-        )
-        return replace(report, outcomes=(*report.outcomes, *blamed))
-
-    def _tell(self, batch: Batch, report: Report) -> None:
-        """One line a batch, and one for each file that did not go on."""
-        done = [o for o in report.outcomes if isinstance(o, Done) and o.state == batch.step.target]
-        seconds = sum(seconds for name, seconds in report.phases.items() if "." not in name)
-        # What keeps everything waiting is told elsewhere, and not at each try.
-        waits = any(isinstance(o, Failed) and o.failure.scope is not Scope.FILE for o in report.outcomes)
-        log.log(
-            logging.DEBUG if waits and not done else logging.INFO,
-            "%s: %s of %s, %s in %s",
-            batch.step.target,
-            f"{len(done):,}",
-            files(len(batch.entries)),
-            size(batch.bytes),
-            duration(seconds),
-        )
-        paths = {entry.id: shown(entry.path) for entry in batch.entries}
-        for outcome in report.outcomes:
-            if isinstance(outcome, Failed) and outcome.failure.scope is Scope.FILE:
-                log.warning(
-                    "failed: %s", "; ".join(filter(None, (outcome.failure.reason, outcome.failure.hint)))
-                )
-            elif isinstance(outcome, Done) and outcome.state != batch.step.target:
-                path = paths[outcome.entry_id]
-                log.warning("%s: %s: %s", outcome.state, path, outcome.reason.removeprefix(f"{path}: "))
-
     def _paused(self) -> str:
         if self._disks.lacks_room_for_ledger:
             return "the disk of the ledger is full"
@@ -284,13 +245,3 @@ def _has_worked(step: Step, report: Report) -> bool:
     if step == SEND:
         return not {"ask", "place"}.isdisjoint(report.phases)
     return any(isinstance(outcome, Done) and outcome.state == step.target for outcome in report.outcomes)
-
-
-def _worker_died(crash: Crash) -> Failure:
-    hint = "it is resumed; if it comes again, see the log at level DEBUG"
-    return Failure(Scope.HANDOFF, "worker died", crash.reason, hint)
-
-
-def _deadly(entry: Entry, reason: str) -> Failure:
-    hint = "see the log; is there too little memory for it, or does its content upset the transfer?"
-    return Failure(Scope.FILE, "killed again and again", f"{shown(entry.path)}: {reason}", hint)

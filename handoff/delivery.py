@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 
 from common.entry import Batch, Done, Entry, Failed, Outcome, Report
 from common.errors import Failure, RemoteError, Scope
+from common.exchange import Receipts
 from common.files import Algorithm, Checksum, Fence, Hashing, checksum
 from common.pool import Tell
 from common.remote import Remote
 from common.room import Room
 from common.transport import KILLED, Sent, Transport
 from common.wording import path as shown
-from handoff.exchange import Receipts
 from handoff.lifecycle import SEND
 from handoff.route import Orders, Route
 from handoff.survey import survey

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Iterable
 
+from common.exchange import Receipts
 from common.ledger.ledger import Ledger
 from common.ledger.rows import Receipt
-from handoff.exchange import Receipts
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Protocol
 
 from common.errors import Failure, RemoteError, Scope
+from common.exchange import Receipts, is_receipt_name, read_receipts
 from common.remote import Symptom, endpoint_failure, quote, recognise
 from common.room import Room
 from common.wording import text as printable
-from handoff.exchange import Receipts, is_receipt_name, read_receipts
 
 _SYMPTOMS = (
     Symptom(

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from common.errors import Failure
+from common.exchange import Receipts
 from common.remote import program_missing
 from common.room import Room
-from handoff.exchange import Receipts
 from handoff.script import (
     PATIENT,
     Answer,

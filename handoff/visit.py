@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.errors import Failure, RemoteError, Scope
+from common.exchange import Receipts, delivery_note
 from common.files import Checksum
 from common.room import Room
 from common.wording import path as shown
-from handoff.exchange import Receipts, delivery_note
 from handoff.script import (
     PATIENT,
     Answer,

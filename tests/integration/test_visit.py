@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import Failure, Scope
+from common.exchange import delivery_note
 from common.files import Algorithm
-from handoff.exchange import delivery_note
 from handoff.visit import Expected, Result
 from tests.integration.visiting import (
     BATCH,

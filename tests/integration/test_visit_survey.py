@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import Scope
+from common.exchange import Receipts
 from common.files import Checksum
 from common.ledger.rows import Receipt
 from common.process import run
-from handoff.exchange import Receipts
 from handoff.survey import survey
 from handoff.visit import Expected
 from tests.apart import apart, mount, own_namespaces

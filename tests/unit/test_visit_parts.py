@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import Failure, RemoteError, Scope
+from common.exchange import Receipts, delivery_note, is_receipt_name, read_receipts
 from common.files import Checksum
 from common.ledger.rows import Receipt
 from common.process import run
 from common.room import Room
-from handoff.exchange import Receipts, delivery_note, is_receipt_name, read_receipts
 from handoff.script import Answer, Definitions, batch_name, file_failure, whole_failure
 from handoff.survey import mount_of
 from handoff.visit import Expected
