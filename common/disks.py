@@ -1,8 +1,9 @@
-"""The disks of this side: how much room there is, what waits for want of it, and that it is said."""
+"""The disks of one side: how much room there is, what waits for want of it, and that it is said."""
 
 import logging
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 
 from common.errors import Failure, Scope
@@ -10,7 +11,6 @@ from common.logs import Steady
 from common.room import Room, room_of
 from common.trend import Trend
 from common.wording import size
-from handoff.config import HandoffConfig
 
 log = logging.getLogger(__name__)
 
@@ -19,20 +19,34 @@ _LEDGER_FLOOR = 20_000_000
 
 
 class Disks:
-    """What is known of them, measured once a second."""
+    """What is known of them, measured once a second.
 
-    def __init__(self, config: HandoffConfig) -> None:
-        self._floor = config.general.min_free
-        self._places = {
-            "buffer": os.fsencode(config.handoff.buffer),
-            "holding": os.fsencode(config.handoff.holding),
-            "ledger": os.fsencode(config.ledger_path.parent),
-        }
+    Parameters
+    ----------
+    places
+        A directory on each, by the names that `status` uses: ``buffer``, ``ledger``, and where files go.
+    goal, called
+        Which of them files are moved into from the buffer, and what it is called; None: nowhere.
+    floor
+        Free bytes below which nothing is written there.
+    scope
+        Whose fault it is when there is no room.
+    """
+
+    def __init__(
+        self, places: Mapping[str, bytes], *, goal: str | None, called: str, floor: int, scope: Scope
+    ) -> None:
+        self._places = places
+        self._goal = goal
+        self._called = called
+        self._floor = floor
+        self._scope = scope
         self._room: dict[str, Room] = {}
         self._devices: dict[str, int] = {}
         self._trend = Trend()
         """Of the buffer's free space."""
         self._steady = Steady()
+        self.measure()
 
     def measure(self) -> None:
         """Look at them, and say where space is short."""
@@ -47,8 +61,8 @@ class Disks:
 
     @property
     def copies(self) -> bool:
-        """Whether the holding area lies on another filesystem than the buffer."""
-        return self._devices.get("buffer") != self._devices.get("holding")
+        """Whether files go to another filesystem than the buffer's, so that a move is a copy."""
+        return self._goal is not None and self._devices.get("buffer") != self._devices.get(self._goal)
 
     @property
     def lacks_room_for_ledger(self) -> bool:
@@ -57,23 +71,23 @@ class Disks:
         return self._free("ledger") < min(_LEDGER_FLOOR, self._floor) and not makes_room
 
     @property
-    def spare_in_holding(self) -> int | None:
+    def spare(self) -> int | None:
         """So many bytes may still be copied there; None within one filesystem, where a move takes none."""
-        if not self.copies:
+        if self._goal is None or not self.copies:
             return None
-        # Measured anew, for several batches are held within a second.
+        # Measured anew, for several batches are moved within a second.
         with suppress(OSError):
-            return room_of(self._places["holding"]).free_bytes - self._floor
+            return room_of(self._places[self._goal]).free_bytes - self._floor
         return None
 
-    def lack_in_holding(self) -> Failure | None:
+    def lack(self) -> Failure | None:
         """Why nothing may be copied there."""
-        spare = self.spare_in_holding
+        spare = self.spare
         if spare is None or spare >= 0:
             return None
         free, floor = size(spare + self._floor), size(self._floor)
-        reason = f"{free} are free in the holding area, below general.min_free of {floor}"
-        return Failure(Scope.HANDOFF, "holding area full", reason, "free space there; it goes on by itself")
+        reason = f"{free} are free in the {self._called}, below general.min_free of {floor}"
+        return Failure(self._scope, f"{self._called} full", reason, "free space there; it goes on by itself")
 
     def rows(self) -> dict[str, dict[str, int]]:
         """The room by place, with the trend of the buffer's, as the ledger keeps it."""
