@@ -25,15 +25,23 @@ class Lifecycle:
     steps
         The chain, in the order in which an entry goes through it.
     exits
-        States beside the chain, each with the states that it is entered from.
+        States beside the chain, each with the states that it is entered from; of these, an empty one
+        means that entries may begin there.
     returns
         For each state that can be left backwards, the states that it may go back to.
+    again
+        The states from which an entry begins anew when its content comes into the buffer again.
+    hashes_first
+        Whether a file at a known path is hashed before it is entered, so that a known version is
+        recognised there; otherwise the first step finds that out.
     """
 
     manager: str
     steps: tuple[Step, ...]
     exits: Mapping[str, tuple[str, ...]]
     returns: Mapping[str, tuple[str, ...]]
+    again: tuple[str, ...]
+    hashes_first: bool = True
 
     @cached_property
     def states(self) -> tuple[str, ...]:
@@ -60,6 +68,11 @@ class Lifecycle:
         return frozenset(moves)
 
     @cached_property
+    def trouble(self) -> tuple[str, ...]:
+        """The exits that an entry leaves by `retry` alone (a failed one also when its time has come)."""
+        return tuple(state for state in self.exits if state in self.returns and state not in self.again)
+
+    @cached_property
     def resume(self) -> dict[str, str]:
         """For each state of work in flight, the state that interrupted work resumes from."""
         return {step.working: step.source for step in self.steps}
@@ -67,7 +80,7 @@ class Lifecycle:
     def diagram(self) -> str:
         """The lifecycle as a Mermaid state diagram, as the README shows it."""
         lines = ["stateDiagram-v2", f"    [*] --> {self.steps[0].source}"]
-        order = {state: position for position, state in enumerate(self.states)}
+        order = {state: position for position, state in enumerate(("", *self.states))}
         for source, target in sorted(self.moves, key=lambda move: (order[move[0]], order[move[1]])):
-            lines.append(f"    {source} --> {target}")
+            lines.append(f"    {source or '[*]'} --> {target}")
         return "\n".join(lines)

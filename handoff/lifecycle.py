@@ -20,6 +20,7 @@ LIFECYCLE = Lifecycle(
         "held": ("found",),
         "vanished": ("found",),
     },
+    again=("held", "vanished"),
 )
 
 ABSENT = ("held", "vanished")

@@ -148,6 +148,16 @@ CREATE TABLE receipts (
     PRIMARY KEY (file_id, state)
 ) STRICT, WITHOUT ROWID;
 
+-- Where versions come from, as delivery notes tell it; the latest note that names one.
+CREATE TABLE origins (
+    path BLOB NOT NULL,
+    algorithm TEXT NOT NULL CHECK (algorithm IN ('sha256', 'blake2b')),
+    digest BLOB NOT NULL CHECK (length(digest) IN (32, 64)),
+    note BLOB NOT NULL,
+    sent_at INTEGER NOT NULL,
+    PRIMARY KEY (path, digest, algorithm)
+) STRICT, WITHOUT ROWID;
+
 -- What the running, or the last, manager says of itself: one row.
 CREATE TABLE manager (
     id INTEGER PRIMARY KEY CHECK (id = 1),

@@ -84,12 +84,15 @@ def landing_of(entry: Entry, outcome: Outcome | None, verdict: Verdict) -> Landi
     learned = outcome.checksum if entry.checksum is None else None
     fence = outcome.fence or entry.fence
     if isinstance(outcome, Done):
+        in_trouble = outcome.state in verdict.states.trouble
         return Landing(
             state=outcome.state,
             settled=outcome.state not in verdict.states.unsettled,
             fence=fence,
             checksum=learned,
-            cause=outcome.state if outcome.state in verdict.states.trouble else "",
+            # Where `retry` takes it up again.
+            step=verdict.batch.step.working if in_trouble else None,
+            cause=outcome.state if in_trouble else "",
             reason=outcome.reason,
         )
     if outcome.failure.scope is not Scope.FILE:

@@ -13,12 +13,12 @@ from typing import Concatenate, ParamSpec, Self, TypeVar, cast
 
 from common.entry import Batch, Report
 from common.errors import LedgerError
-from common.files import Algorithm
-from common.ledger import claim, finish, record, resume, schema
+from common.files import Algorithm, Checksum
+from common.ledger import claim, finish, origins, record, resume, schema
 from common.ledger.columns import checksum_columns
 from common.ledger.faults import LedgerBusy, LedgerFull, translated
 from common.ledger.landing import Backoff, Verdict
-from common.ledger.rows import FAILED, Found, ManagerRow, Receipt, Recorded, Total, Version
+from common.ledger.rows import FAILED, Found, ManagerRow, Origin, Receipt, Recorded, Total, Version
 from common.ledger.states import States
 from common.ledger.totals import totals
 from common.lifecycle import Lifecycle, Step
@@ -213,6 +213,25 @@ class Ledger:
         """
         with self._transaction() as connection:
             return record.record(connection, self._states, found, now_ms)
+
+    @_patiently
+    def backfill(self, state: str, found: Sequence[Found], *, now_ms: int) -> int:
+        """Enter hashed files in a state in which entries may begin settled; returns how many were new."""
+        with self._transaction() as connection:
+            return record.backfill(connection, state, found, now_ms)
+
+    @_patiently
+    def keep_origins(self, known: Sequence[Origin]) -> None:
+        """Keep what delivery notes say of versions."""
+        if known:
+            with self._transaction() as connection:
+                origins.keep(connection, known)
+
+    @_patiently
+    def origins(self, paths: Sequence[bytes]) -> dict[tuple[bytes, Checksum], tuple[bytes, int]]:
+        """By version of these paths, the delivery note that named it and when it was sent."""
+        with translated(self.path):
+            return origins.origins(self._connection, paths)
 
     @_patiently
     def claim(

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -90,6 +91,47 @@ _EXAMPLE = """
     LIMIT 1
 """
 
+# One by one, in two parts, each read in the order of the index: what is due, and what waits for a person.
+_IN_TROUBLE = """
+    SELECT
+        id,
+        path,
+        state,
+        cause,
+        reason,
+        attempts,
+        due_at,
+        size,
+        found_at
+    FROM files
+    WHERE state = :state
+        AND cause = :cause
+        AND cause <> ''
+"""
+
+_IN_TROUBLE_AND_DUE = f"""
+    {_IN_TROUBLE}
+        AND (due_at, id) > (:due_at, :id)
+    ORDER BY due_at, id
+    LIMIT :limit
+"""
+
+_IN_TROUBLE_FOR_GOOD = f"""
+    {_IN_TROUBLE}
+        AND due_at IS NULL
+        AND id > :id
+    ORDER BY id
+    LIMIT :limit
+"""
+
+_BELOW = """
+    SELECT 1
+    FROM files
+    WHERE path > ?
+        AND path < ?
+    LIMIT 1
+"""
+
 _CARRYING = """
     SELECT
         id AS batch_id,
@@ -120,6 +162,22 @@ _MANAGER = """
         disk
     FROM manager
 """
+
+
+@dataclass(frozen=True, slots=True)
+class InTrouble:
+    """A file that failed, or that waits for a person's decision."""
+
+    id: int
+    path: bytes
+    state: str
+    cause: str
+    reason: str
+    attempts: int
+    due_at: int | None
+    """When it is tried again; None: it waits for `retry`."""
+    size: int
+    found_at: int
 
 
 class LedgerReader:
@@ -224,6 +282,29 @@ class LedgerReader:
                 example, reason, due_at = self._connection.execute(_EXAMPLE, (state, cause)).fetchone()
                 groups.append(FailureGroup(state, cause, example, reason, files, size, due_at))
         return tuple(groups)
+
+    def in_trouble(
+        self, state: str, cause: str, *, after: InTrouble | None = None, limit: int = 500
+    ) -> tuple[InTrouble, ...]:
+        """A page of the files in one state for one cause: first what is due soonest, last what waits."""
+        about: dict[str, object] = {"state": state, "cause": cause}
+        about |= {"due_at": after.due_at if after else -1, "id": after.id if after else 0}
+        found: list[InTrouble] = []
+        with self.snapshot():
+            if after is None or after.due_at is not None:
+                rows = self._connection.execute(_IN_TROUBLE_AND_DUE, about | {"limit": limit})
+                found += [InTrouble(**dict(row)) for row in rows]
+                about["id"] = 0
+            rows = self._connection.execute(_IN_TROUBLE_FOR_GOOD, about | {"limit": limit - len(found)})
+            found += [InTrouble(**dict(row)) for row in rows]
+        return tuple(found)
+
+    def knows_below(self, directory: bytes) -> bool:
+        """Whether any known file lies below a directory."""
+        # In the order of bytes, "0" follows "/".
+        ends = directory + b"/", directory + b"0"
+        with self._reading():
+            return self._connection.execute(_BELOW, ends).fetchone() is not None
 
     def carrying(self) -> tuple[Carried, ...]:
         """The batches in flight, by worker."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from common.ledger.columns import by_path, checksum_columns, checksum_of, fence_columns, fence_of
 from common.ledger.pace import keep_pace
-from common.ledger.rows import FAILED, VANISHED, Found, Recorded, Version
+from common.ledger.rows import FAILED, Found, Recorded, Version
 from common.ledger.states import States
 
 _VERSIONS = """
@@ -66,6 +66,14 @@ _BEGIN_ANEW = """
         AND batch_id IS NULL
 """
 
+_BACKFILL = """
+    INSERT INTO files (
+        path, inode, size, mtime_ns, ctime_ns, algorithm, digest, state, settled, found_at, changed_at
+    )
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)
+    ON CONFLICT DO NOTHING
+"""
+
 _IDENTIFY = """
     UPDATE files
     SET algorithm = ?,
@@ -104,6 +112,22 @@ def record(connection: sqlite3.Connection, states: States, found: Sequence[Found
     )
 
 
+def backfill(connection: sqlite3.Connection, state: str, found: Sequence[Found], now_ms: int) -> int:
+    """Enter versions in a settled state, within the caller's transaction; known ones stay as they are."""
+    rows = [
+        (
+            file.path,
+            *fence_columns(file.fence),
+            *checksum_columns(file.checksum),
+            state,
+            now_ms,
+            now_ms,
+        )
+        for file in found
+    ]
+    return connection.executemany(_BACKFILL, rows).rowcount if rows else 0
+
+
 @dataclass(slots=True)
 class _Changes:
     """What a page of found files changes."""
@@ -127,11 +151,11 @@ def _compare_fences(file: Found, known: Sequence[Version], states: States, chang
             changes.anew.append((same, file))
         elif same.state in states.again:
             # It was gone, and yet is here: its fence alone is no proof that this is the same content.
-            changes.unknown.append(file)
+            (changes.unknown if states.hashes_first else changes.new).append(file)
     elif unhashed is not None:
         if _idle(unhashed, states):
             changes.anew.append((unhashed, file))
-    elif known:
+    elif known and states.hashes_first:
         changes.unknown.append(file)
     else:
         changes.new.append(file)
@@ -155,7 +179,7 @@ def _compare_checksums(file: Found, known: Sequence[Version], states: States, ch
 
 def _idle(version: Version, states: States) -> bool:
     """Whether an unhashed entry may be given another content: nothing is being done with it."""
-    return version.state in (states.first.source, FAILED, VANISHED)
+    return version.state in (states.first.source, FAILED) or version.state in states.again
 
 
 def _write(connection: sqlite3.Connection, changes: _Changes, states: States, now_ms: int) -> None:

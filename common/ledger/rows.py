@@ -57,6 +57,22 @@ class Receipt:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a delivery note says of a version."""
+
+    path: bytes
+    size: int
+    checksum: Checksum
+    note: bytes
+    """The note's name, without its ending."""
+    sent_at: int
+
+    def __reduce__(self) -> tuple[type["Origin"], tuple[object, ...]]:
+        # As for `Entry`: a batch has hundreds.
+        return Origin, (self.path, self.size, self.checksum, self.note, self.sent_at)
+
+
 EndpointState = Literal["reachable", "unreachable", "unknown"]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.ledger.rows import FAILED, VANISHED
+from common.ledger.rows import FAILED
 from common.lifecycle import Lifecycle, Step
 
 MoveRow = tuple[str, str, int, int, int]
@@ -24,20 +24,21 @@ class States:
     again: frozenset[str]
     """Those from which an entry begins anew when its content comes into the buffer again."""
     moves: frozenset[tuple[str, str]]
+    hashes_first: bool
+    """As `Lifecycle` has it."""
 
     @classmethod
     def of(cls, lifecycle: Lifecycle) -> "States":
         first = lifecycle.steps[0]
         working = {step.working: step for step in lifecycle.steps}
-        trouble = {state for state in lifecycle.exits if state in lifecycle.returns and state != VANISHED}
-        again = {state for state, targets in lifecycle.returns.items() if first.source in targets}
         return cls(
             first=first,
             steps=working,
             unsettled=frozenset({step.source for step in lifecycle.steps} | working.keys() | {FAILED}),
-            trouble=frozenset(trouble),
-            again=frozenset(again - trouble),
+            trouble=frozenset(lifecycle.trouble),
+            again=frozenset(lifecycle.again),
             moves=lifecycle.moves | {("", first.source)},
+            hashes_first=lifecycle.hashes_first,
         )
 
     def move_rows(self) -> set[MoveRow]:

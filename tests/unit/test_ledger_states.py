@@ -1,22 +1,8 @@
 """What the ledger derives from a lifecycle."""
 
 from common.ledger.states import States
-from common.lifecycle import Lifecycle, Step
+from endpoint.lifecycle import LIFECYCLE as ENDPOINT
 from handoff.lifecycle import HOLD, LIFECYCLE, SEND
-
-VERIFY = Step("arrived", "verifying", "verified")
-STORE = Step("verified", "storing", "stored")
-ENDPOINT = Lifecycle(
-    manager="endpoint",
-    steps=(VERIFY, STORE),
-    exits={
-        "failed": ("verifying", "storing"),
-        "rejected": ("verifying",),
-        "duplicate": ("verifying",),
-        "backfilled": ("",),
-    },
-    returns={"failed": ("verifying", "storing", "arrived", "verified"), "rejected": ("arrived",)},
-)
 
 
 def test_a_handoff_managers_states_are_sorted() -> None:
@@ -29,9 +15,10 @@ def test_a_handoff_managers_states_are_sorted() -> None:
 
 def test_an_endpoint_managers_states_are_sorted() -> None:
     states = States.of(ENDPOINT)
-    assert states.unsettled == {"arrived", "verifying", "verified", "storing", "failed"}
-    assert states.trouble == {"failed", "rejected"}
-    assert states.again == set()
+    steps = {"arrived", "verifying", "verified", "storing", "stored", "ingesting"}
+    assert states.unsettled == steps | {"failed"}
+    assert states.trouble == {"failed", "rejected", "conflict"}
+    assert states.again == {"duplicate", "vanished", "ignored", "backfilled"}
 
 
 def test_a_move_says_what_holds_after_it() -> None:
@@ -41,4 +28,7 @@ def test_a_move_says_what_holds_after_it() -> None:
     assert rows["arrived", "verifying"] == rows["failed", "storing"] == in_flight
     assert rows["verifying", "failed"] == trouble
     assert rows["verifying", "rejected"] == [0, 1, 1]
-    assert rows["storing", "stored"] == rows["verifying", "duplicate"] == rows["", "backfilled"] == settled
+    assert (
+        rows["ingesting", "ingested"] == rows["verifying", "duplicate"] == rows["", "backfilled"] == settled
+    )
+    assert rows["storing", "stored"] == [0, 0, 0]
