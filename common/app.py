@@ -65,6 +65,8 @@ class Serve(Protocol[ConfigIn]):
     ) -> int: ...
 
 
+_LISTED = 100
+"""Files in trouble that are listed unless somebody wants more."""
 _UNDELIVERED = 3
 """The exit code of `--once` when something is left."""
 
@@ -283,14 +285,31 @@ class Commands(Generic[Config]):
         self,
         config: ConfigPath,
         watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date until Ctrl-C.")] = False,
+        failed: Annotated[
+            bool, typer.Option("--failed", help="List the files in trouble instead, one by one.")
+        ] = False,
+        cause: Annotated[
+            str | None, typer.Option(metavar="TEXT", help="With --failed: whose cause has this in it.")
+        ] = None,
+        limit: Annotated[
+            int, typer.Option(min=0, metavar="N", help="With --failed: so many files at most; 0: all.")
+        ] = _LISTED,
         as_json: AsJson = False,
         debug: Debug = False,
     ) -> None:
         """Tell what the manager does, how fast, and what waits for what.
 
         It reads only, and works whether the manager runs or not. With --watch --json there is one
-        object a line.
+        object a line. With --failed it lists what failed or waits for a person's decision, each file
+        under a name that history and retry take from the clipboard.
         """
+        if failed:
+            if watch:
+                raise typer.BadParameter("does not go with --watch", param_hint="--failed")
+            self._list_troubles(config, cause, limit or None, as_json=as_json)
+            return
+        if cause is not None or limit != _LISTED:
+            raise typer.BadParameter("go with --failed only", param_hint="--cause and --limit")
         from common import status
 
         screen = self._screen()
@@ -325,11 +344,11 @@ class Commands(Generic[Config]):
 
         kind, loaded = self._kind, self._kind.load(config)
         places = kind.places(loaded)
-        named = tuple(relative_path(path, places) for path in paths or ())
-        states = (FAILED, *(_unsettled(kind.lifecycle) if named or cause else ()))
+        named = tuple(self._meant(loaded, path, places) for path in paths or ())
+        states = kind.lifecycle.trouble if named or cause else (FAILED,)
         retried = retry(loaded.ledger_path, kind.lifecycle, named, cause, states, _now_ms())
         self._screen().retried(retried)
-        raise typer.Exit(1 if retried.misses else 0)
+        raise typer.Exit(1 if retried.has_missed else 0)
 
     def history(
         self,
@@ -346,7 +365,7 @@ class Commands(Generic[Config]):
 
         kind, loaded = self._kind, self._kind.load(config)
         places = kind.places(loaded)
-        named = relative_path(path, places)
+        named = self._meant(loaded, path, places)
         with self._reader(loaded) as reader:
             versions = () if reader is None else reader.history(named)
         if not versions:
@@ -410,6 +429,17 @@ class Commands(Generic[Config]):
             pass
         self._screen().say(f"{path}: {'is there already' if existed else 'created'}")
 
+    def _list_troubles(self, config: Path, cause: str | None, limit: int | None, *, as_json: bool) -> None:
+        from common import trouble
+
+        kind, screen = self._kind, self._screen()
+        with self._reader(kind.load(config)) as reader:
+            found = trouble.troubles(reader, kind.program, _word(config), cause=cause, limit=limit)
+            if as_json:
+                screen.say_json_list(trouble.head(found), "files", map(trouble.as_json, found.files))
+            else:
+                screen.troubles(found, _now_ms(), chosen=bool(cause))
+
     def _serve(
         self, config: Path, loaded: Config, *, once: bool, live: bool, quiet: bool, debug: bool
     ) -> int:
@@ -456,6 +486,20 @@ class Commands(Generic[Config]):
         process = f"process {pid}" if pid > 0 else "in another container or on another host"
         self._screen().say(f"{self._kind.program} is running already ({process}{since})")
 
+    def _meant(self, loaded: Config, named: str, places: Places) -> bytes:
+        """The path that is meant: where the ledger does not know it, perhaps one that was shown like this."""
+        from common.wording import path_told
+
+        path = relative_path(named, places)
+        shown = path_told(path)
+        if shown == path:
+            return path
+        with self._reader(loaded) as reader:
+            if reader is None or reader.history(path) or reader.knows_below(path):
+                return path
+            is_known = bool(reader.history(shown)) or reader.knows_below(shown)
+        return shown if is_known else path
+
     @contextmanager
     def _look(self, config: Path, loaded: Config) -> Iterator[Callable[[], "Status"]]:
         """A function that gives the present status each time; the ledger may come into being meanwhile."""
@@ -463,7 +507,7 @@ class Commands(Generic[Config]):
         from common.status import Scene, gather
 
         kind, places = self._kind, self._kind.places(loaded)
-        scene = Scene(kind.program, config.stem, kind.lifecycle, places.host, places.disks)
+        scene = Scene(kind.program, config.stem, kind.lifecycle, places.host, places.disks, _word(config))
         with ExitStack() as stack:
             reader: LedgerReader | None = None
 
@@ -500,6 +544,13 @@ def _configure_logs(settings: "LoggingConfig", *, quiet: bool, debug: bool) -> N
     )
 
 
+def _word(config: Path) -> str:
+    """The configuration's file as a word for a shell."""
+    from common.wording import word
+
+    return word(os.fsencode(config))
+
+
 def _until_interrupted(
     live: Callable[[], AbstractContextManager[Callable[[], None]]], *, seconds: float
 ) -> None:
@@ -507,15 +558,6 @@ def _until_interrupted(
         while True:
             tick()
             time.sleep(seconds)
-
-
-def _unsettled(lifecycle: Lifecycle) -> Iterator[str]:
-    """The exits that need a person's decision before anything is tried again (a conflict, say)."""
-    from common.ledger.rows import FAILED, VANISHED
-
-    return (
-        state for state in lifecycle.exits if state in lifecycle.returns and state not in (FAILED, VANISHED)
-    )
 
 
 def _unknown(path: bytes, places: Places, program: str) -> DbbError:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
@@ -25,10 +25,12 @@ from common import wording
 from common.control import Stopped
 from common.errors import DbbError
 from common.health import Result, Verdict, worst
+from common.ledger.reader import InTrouble
 from common.ledger.rows import Receipt, Ride, Transition
 from common.retrying import Retried
 from common.status import Delivered, Disk, EndpointState, Forecast, Kind, Load, StateCount, Status, Trouble
 from common.story import Chapter, Story
+from common.trouble import CauseGroup, Troubles
 
 _VERDICT_STYLES = {Verdict.OK: "green", Verdict.WARN: "bold yellow", Verdict.FAIL: "bold red"}
 _KIND_STYLES: dict[Kind, str] = {
@@ -81,6 +83,15 @@ class Screen:
         self._out.file.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
         self._out.file.flush()
 
+    def say_json_list(self, head: Mapping[str, object], name: str, items: Iterable[object]) -> None:
+        """One object whose last member is a list, which may be too long to be kept in memory."""
+        out = self._out.file
+        out.write(f"{json.dumps(head, allow_nan=False)[:-1]}, {json.dumps(name)}: [")
+        for position, item in enumerate(items):
+            out.write((", " if position else "") + json.dumps(item, allow_nan=False))
+        out.write("]}\n")
+        out.flush()
+
     def error(self, error: DbbError) -> None:
         """What happened and what to do; a panel on a terminal, else lines that a log can hold."""
         message, hint = wording.text(error.message), wording.text(error.hint)
@@ -106,6 +117,21 @@ class Screen:
                 self._out.print()
             self._draw(_chapter(story, chapter, len(story.chapters) - position), is_text=True)
 
+    def troubles(self, troubles: Troubles, now_ms: int, *, chosen: bool) -> None:
+        """List files one by one. Nothing is folded, so that a name can be copied whole."""
+        if not troubles.groups:
+            self.say(f"no file is in trouble{' for that' if chosen else ''}")
+            return
+        groups = {(group.state, group.cause): group for group in troubles.groups}
+        for file in troubles.files:
+            group = groups.pop((file.state, file.cause), None)
+            if group:
+                self._out.print(_group(group), soft_wrap=True)
+            self._out.print(_in_trouble(file, now_ms), soft_wrap=True)
+        if troubles.listed < troubles.number:
+            rest = wording.files(troubles.number - troubles.listed)
+            self.say(f"and {rest} more: --limit 0 lists all, --cause TEXT chooses")
+
     def stopped(self, stopped: Stopped) -> None:
         who, span = f"{self.program} (process {stopped.pid})", wording.duration(stopped.seconds)
         self.say(
@@ -120,8 +146,13 @@ class Screen:
     def retried(self, retried: Retried) -> None:
         self.say(f"{wording.files(retried.files)} to try again")
         for miss in retried.misses:
-            where = f"is {', '.join(miss.states)}" if miss.states else "is not known to the ledger"
-            self.say(f"{wording.path(miss.path)}: nothing to try again: it {where}")
+            where = f"it is {', '.join(miss.states)}" if miss.states else "it is not known to the ledger"
+            if miss.is_directory:
+                where = "no file below it is in trouble for that"
+            self.say(f"{wording.word(miss.path)}: nothing to try again: {where}")
+        if retried.cause:
+            causes = ", ".join(f"'{cause}'" for cause in retried.causes) or "no file is in trouble"
+            self.say(f"no cause has '{retried.cause}' in it: {causes}")
 
     def results(self, results: Iterator[Result]) -> list[Result]:
         """Draw each result as soon as it is known, then the sum."""
@@ -350,23 +381,41 @@ def _troubles(troubles: Sequence[Trouble], now_ms: int) -> Table:
     table.add_column("why", overflow="fold", ratio=1)
     table.add_column("next try", justify="right", no_wrap=True)
     for trouble in troubles:
-        path, reason = wording.path(trouble.example), wording.text(trouble.reason)
+        path, reason = wording.word(trouble.example), wording.text(trouble.reason)
         why = Text(wording.text(trouble.cause or trouble.state), style="bold")
         if path not in reason:
             why.append(f"\n{path}", style="not bold cyan")
         if reason and reason != trouble.cause:
             why.append(f"\n{reason}", style="not bold dim")
+        if trouble.hint:
+            why.append(f"\n→ {wording.text(trouble.hint)}", style="not bold")
         table.add_row(
-            f" {wording.count(trouble.files)}", Text(trouble.state, style="red"), why, _next(trouble, now_ms)
+            f" {wording.count(trouble.files)}",
+            Text(trouble.state, style="red"),
+            why,
+            _next(trouble.next_try_ms, now_ms),
         )
     return table
 
 
-def _next(trouble: Trouble, now_ms: int) -> str:
-    if trouble.next_try_ms is None:
+def _next(next_try_ms: int | None, now_ms: int) -> str:
+    if next_try_ms is None:
         return "on `retry`"
-    wait = (trouble.next_try_ms - now_ms) / 1000
+    wait = (next_try_ms - now_ms) / 1000
     return f"in {wording.duration(wait)}" if wait > 0 else "now"
+
+
+def _group(group: CauseGroup) -> Text:
+    cause = "" if group.cause == group.state else f": {wording.text(group.cause)}"
+    line = Text(f"{wording.files(group.files)} {group.state}{cause}", style="bold red")
+    return line.append(f"\n  → {wording.text(group.hint)}", style="not red")
+
+
+def _in_trouble(file: InTrouble, now_ms: int) -> Text:
+    tries = f"{wording.attempts(file.attempts)}; " if file.attempts else ""
+    line = Text(wording.word(file.path), style="cyan")
+    told = f"\n      {wording.text(file.reason)}" if file.reason else ""
+    return line.append(f"{told}\n      {tries}next try {_next(file.due_at, now_ms)}", style="dim")
 
 
 def _line(status: Status) -> str:
@@ -383,7 +432,7 @@ def _chapter(story: Story, chapter: Chapter, number: int) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    name = Text(wording.path(story.path), style="bold")
+    name = Text(wording.word(story.path), style="bold")
     if len(story.chapters) > 1:
         name.append(f"  version {number} of {len(story.chapters)}", style="not bold")
     facts.add_row(" file", name)

@@ -1,10 +1,11 @@
 """Giving files that are in trouble another try at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.ledger.ledger import Ledger
+from common.ledger.reader import LedgerReader
 from common.lifecycle import Lifecycle
 
 
@@ -13,8 +14,10 @@ class Miss:
     """A path that named nothing to try again."""
 
     path: bytes
-    states: tuple[str, ...]
-    """Where its versions are instead, newest first; empty when the ledger does not know it."""
+    states: tuple[str, ...] = ()
+    """Where its versions are instead, newest first; empty when the ledger does not know it as a file."""
+    is_directory: bool = False
+    """Whether there are known files below it, none of which is to be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,15 @@ class Retried:
 
     files: int
     misses: tuple[Miss, ...] = ()
+    cause: str = ""
+    """What was to be in the causes, where nothing was found."""
+    causes: tuple[str, ...] = ()
+    """What is in trouble instead."""
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether something was named, and not found."""
+        return bool(self.misses or self.cause)
 
 
 def retry(
@@ -42,12 +54,23 @@ def retry(
     """
     with Ledger.open(ledger_path, lifecycle, create=False) as ledger:
         if not paths:
-            return Retried(ledger.retry(cause=cause, states=states, now_ms=now_ms))
+            number = ledger.retry(cause=cause, states=states, now_ms=now_ms)
+            causes = (total.cause for total in ledger.totals() if total.cause)
+            if number or not cause:
+                return Retried(number)
+            return Retried(0, (), cause, tuple(dict.fromkeys(causes)))
         counts = {
             path: ledger.retry(paths=[path], cause=cause, states=states, now_ms=now_ms)
             for path in dict.fromkeys(paths)
         }
-        missed = [path for path, count in counts.items() if not count]
-        known = ledger.versions(missed)
-        misses = (Miss(path, tuple(version.state for version in known.get(path, ()))) for path in missed)
+        misses = _misses(ledger, (path for path, count in counts.items() if not count))
         return Retried(sum(counts.values()), tuple(misses))
+
+
+def _misses(ledger: Ledger, missed: Iterable[bytes]) -> Iterator[Miss]:
+    paths = list(missed)
+    known = ledger.versions(paths)
+    with LedgerReader.open(ledger.path) as reader:
+        for path in paths:
+            states = tuple(version.state for version in known.get(path, ()))
+            yield Miss(path, states, not states and reader.knows_below(path))

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from common.advice import advice
 from common.ledger.reader import LedgerReader
-from common.ledger.rows import VANISHED, Carried, FailureGroup, ManagerRow, Rate, Total
+from common.ledger.rows import Carried, FailureGroup, ManagerRow, Rate, Total
 from common.lifecycle import Lifecycle
 from common.room import room_of
 from common.wording import json_moment, json_path
@@ -98,6 +99,8 @@ class Trouble:
     """Of the example."""
     next_try_ms: int | None
     """The earliest of them; None: they wait for `retry`."""
+    hint: str = ""
+    """What to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,8 @@ class Scene:
     """The other site's, if there is one."""
     disks: Mapping[str, bytes] = field(default_factory=dict)
     """A directory on each local filesystem that the manager writes to."""
+    config: str = "CONFIG"
+    """The configuration's file, as a word for a shell."""
 
 
 def gather(scene: Scene, reader: LedgerReader | None, *, holder: int | None, now_ms: int) -> Status:
@@ -220,7 +225,7 @@ def _status(
         oldest_waiting=oldest_waiting,
         rates=tuple(_delivered(label, (rates or {}).get(label)) for label in _WINDOWS),
         loads=tuple(_carried(load, now_ms) for load in carried) if running else (),
-        troubles=tuple(_failures(group) for group in failures),
+        troubles=tuple(_failures(scene, group) for group in failures),
         endpoint=None if scene.host is None else _other_site(scene.host, fresh),
         disks=_disks(scene.disks, fresh),
         forecast=_forecast(fresh),
@@ -260,7 +265,7 @@ def _kind(lifecycle: Lifecycle, state: str) -> Kind:
         return "done"
     if state in lifecycle.exits:
         # What an operator can send back is in trouble; what stays where it is was settled otherwise.
-        return "trouble" if state in lifecycle.returns and state != VANISHED else "aside"
+        return "trouble" if state in lifecycle.trouble else "aside"
     return "waiting"
 
 
@@ -281,8 +286,10 @@ def _carried(carried: Carried, now_ms: int) -> Load:
     )
 
 
-def _failures(group: FailureGroup) -> Trouble:
-    return Trouble(group.state, group.cause, group.files, group.example, group.reason, group.next_try)
+def _failures(scene: Scene, group: FailureGroup) -> Trouble:
+    is_due = group.next_try is not None
+    hint = advice(scene.program, scene.config, group.state, group.cause, is_due=is_due)
+    return Trouble(group.state, group.cause, group.files, group.example, group.reason, group.next_try, hint)
 
 
 def _other_site(host: str, row: ManagerRow | None) -> EndpointState:
@@ -374,6 +381,7 @@ def _trouble(trouble: Trouble) -> dict[str, object]:
         "example": json_path(trouble.example),
         "reason": trouble.reason,
         "next_try": json_moment(trouble.next_try_ms),
+        "hint": trouble.hint,
     }
 
 

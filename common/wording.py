@@ -1,9 +1,14 @@
 """How quantities, times and paths are told: to people in few characters, to programs exactly."""
 
 import base64
+import re
 from datetime import UTC, datetime
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./][A-Za-z0-9_@%+:,./-]*")
+"""Words that no shell changes, and that no program takes for an option."""
+_ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|[nrt\\])")
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"\\": b"\\"}
 _SPANS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
 
 
@@ -15,6 +20,11 @@ def count(number: int) -> str:
 def files(number: int) -> str:
     """``1 file``, ``2,000 files``."""
     return f"{number:,} file" if number == 1 else f"{number:,} files"
+
+
+def attempts(number: int) -> str:
+    """``1 attempt``, ``10 attempts``: of those that failed."""
+    return f"{number:,} attempt" if number == 1 else f"{number:,} attempts"
 
 
 def size(number: float) -> str:
@@ -68,6 +78,25 @@ def path(value: bytes) -> str:
     """
     text = value.decode("utf-8", "surrogateescape")
     return "".join(_printable(character) for character in text)
+
+
+def word(value: bytes) -> str:
+    """A path as one printable word for a shell (bash, zsh, ksh), which makes the same bytes of it again.
+
+    Plain where it can be, else in quotes: ``night/a.fits``, ``'a b.fits'``, ``$'a\\nb\\xff.fits'``.
+    """
+    told = path(b"./" + value if value.startswith(b"-") else value)
+    if _PLAIN.fullmatch(told):
+        return told
+    if "'" not in told and "\\" not in told:
+        return f"'{told}'"
+    quoted = told.replace("'", "\\'")
+    return f"$'{quoted}'"
+
+
+def path_told(told: bytes) -> bytes:
+    """The path that `path` tells like this; what holds no escape of its is itself."""
+    return _ESCAPE.sub(lambda found: _ESCAPED.get(found[1]) or bytes.fromhex(found[1][1:].decode()), told)
 
 
 def tail(value: bytes, width: int) -> str:
@@ -124,4 +153,7 @@ def _printable(character: str, verbatim: str = "") -> str:
         return f"\\x{ord(character) - 0xDC00:02x}"
     if character.isprintable():
         return character
-    return character.encode("unicode_escape").decode("ascii")
+    if character.isascii():
+        return character.encode("unicode_escape").decode("ascii")
+    # Byte by byte, so that it is not told like a single byte that is not UTF-8.
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))

@@ -203,7 +203,7 @@ def test_status_of_a_dead_manager_tells_since_when_and_what_is_in_trouble(
 def test_status_names_odd_paths_safely_and_exactly(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites, (ODD, b"b"))
-    assert "odd \\xff\\n'name'.fits" in hdfmgr("status", config)[1]
+    assert "$'odd \\xff\\n\\'name\\'.fits'" in hdfmgr("status", config)[1]
     told = json.loads(hdfmgr("status", config, "--json")[1])
     by_state = {failure["state"]: failure["example"] for failure in told["failures"]}
     assert by_state["failed"] == {"base64": "b2RkIP8KJ25hbWUnLmZpdHM="}
@@ -236,6 +236,76 @@ def test_status_only_reads(hdfmgr: Hdfmgr, sites: Sites) -> None:
     for args in (("status",), ("status", "--json"), ("history", "night/a.fits"), ("check",)):
         hdfmgr(args[0], config, *args[1:])
     assert sites.ledger.read_bytes() == before
+
+
+# status --failed
+
+
+def test_the_files_in_trouble_are_listed_with_what_to_do(hdfmgr: Hdfmgr, sites: Sites) -> None:
+    config = sites.write_config()
+    _fill(sites, (ODD, b"night/b c.fits", b"d"))
+    code, out, err = hdfmgr("status", config, "--failed")
+    assert (code, err) == (0, "")
+    assert re.sub(r" in 59 min \d+ s", " in 59 min", out).splitlines() == [
+        "1 file conflict",
+        f"  → two files want one name: `hdfmgr history {config} PATH` shows both digests; "
+        f"move one of the two away, then `hdfmgr retry {config} --cause conflict`",
+        "'night/b c.fits'",
+        "      other content is there",
+        "      next try on `retry`",
+        "1 file failed: can't be read",
+        "  → let the manager's account read it; it is tried again by itself, "
+        f"or at once by `hdfmgr retry {config} --cause $'can\\'t be read'`",
+        "$'odd \\xff\\n\\'name\\'.fits'",
+        "      night/a.fits can't be read: Permission denied",
+        "      1 attempt; next try in 59 min",
+    ]
+    assert hdfmgr("status", config, "--failed", "--cause", "CONF")[1].splitlines()[2] == "'night/b c.fits'"
+    assert hdfmgr("status", config, "--failed", "--cause", "x")[1] == "no file is in trouble for that\n"
+    assert hdfmgr("status", config, "--failed", "--limit", "1")[1].splitlines()[-1] == (
+        "and 1 file more: --limit 0 lists all, --cause TEXT chooses"
+    )
+
+
+def test_the_files_in_trouble_in_json_are_one_object(hdfmgr: Hdfmgr, sites: Sites) -> None:
+    config = sites.write_config()
+    assert json.loads(hdfmgr("status", config, "--failed", "--json")[1]) == {
+        "version": 1,
+        "in_trouble": 0,
+        "listed": 0,
+        "groups": [],
+        "files": [],
+    }
+    _fill(sites)
+    told = json.loads(hdfmgr("status", config, "--failed", "--json", "--cause", "read")[1])
+    assert (told["in_trouble"], told["listed"]) == (1, 1)
+    assert [group["cause"] for group in told["groups"]] == ["can't be read"]
+    (file,) = told["files"]
+    assert (file["path"], file["state"], file["attempts"]) == ("night/a.fits", "failed", 1)
+    assert file["next_try"].endswith("Z")
+
+
+def test_names_as_they_are_shown_are_taken_by_history_and_retry(hdfmgr: Hdfmgr, sites: Sites) -> None:
+    config = sites.write_config()
+    _fill(sites, (ODD, b"b", b"c"))
+    listed = hdfmgr("status", config, "--failed", "--cause", "read")[1].splitlines()[2]
+    by_shell = run_program(
+        ["bash", "-c", f'"$@" {listed}', "bash", *sites._argv(("history", str(config)))], cwd=REPOSITORY
+    )
+    # As the log shows it, and between quotes in which a shell changes nothing.
+    as_told = hdfmgr("history", config, "odd \\xff\\n'name'.fits")
+    assert (by_shell.exit_code, as_told[0]) == (0, 0)
+    assert by_shell.stdout.decode().splitlines()[0] == as_told[1].splitlines()[0] == f" file       {listed}"
+    assert hdfmgr("retry", config, "odd \\xff\\n'name'.fits")[:2] == (0, "1 file to try again\n")
+
+
+def test_a_name_with_a_backslash_in_it_is_meant_before_one_that_is_shown_like_it(
+    hdfmgr: Hdfmgr, sites: Sites
+) -> None:
+    config = sites.write_config()
+    _fill(sites, (b"a\\n", b"b", b"a\n"))
+    told = json.loads(hdfmgr("history", config, "a\\n", "--json")[1])
+    assert told["path"] == "a\\n"
 
 
 # history
@@ -315,7 +385,17 @@ def test_retry_by_cause_takes_no_other(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites)
     assert hdfmgr("retry", config, "--cause", "READ")[:2] == (0, "1 file to try again\n")
-    assert hdfmgr("retry", config, "--cause", "nonsense")[:2] == (0, "0 files to try again\n")
+
+
+def test_a_cause_that_nothing_has_is_told_like_a_path_that_nobody_knows(hdfmgr: Hdfmgr, sites: Sites) -> None:
+    config = sites.write_config()
+    _fill(sites)
+    code, out, _ = hdfmgr("retry", config, "--cause", "nonsense")
+    assert code == 1
+    assert out.splitlines() == [
+        "0 files to try again",
+        "no cause has 'nonsense' in it: 'conflict', 'can't be read'",
+    ]
 
 
 def test_retry_tells_which_paths_have_nothing_to_try(hdfmgr: Hdfmgr, sites: Sites) -> None:
@@ -326,8 +406,16 @@ def test_retry_tells_which_paths_have_nothing_to_try(hdfmgr: Hdfmgr, sites: Site
     assert out.splitlines() == [
         "1 file to try again",
         "nope: nothing to try again: it is not known to the ledger",
-        "odd \\xff\\n'name'.fits: nothing to try again: it is delivered",
+        "$'odd \\xff\\n\\'name\\'.fits': nothing to try again: it is delivered",
     ]
+
+
+def test_retry_of_a_directory_without_trouble_says_so(hdfmgr: Hdfmgr, sites: Sites) -> None:
+    config = sites.write_config()
+    _fill(sites, (b"a", b"b", b"night/c.fits"))
+    code, out, _ = hdfmgr("retry", config, "night")
+    assert code == 1
+    assert out.splitlines()[1] == "night: nothing to try again: no file below it is in trouble for that"
 
 
 def test_retry_without_a_ledger_is_exit_11(hdfmgr: Hdfmgr, sites: Sites) -> None:

@@ -87,6 +87,9 @@ def ask_every_question(reader: LedgerReader) -> None:
     reader.rates(now_ms=NOW)
     reader.arrivals(now_ms=NOW)
     reader.failures()
+    for group in reader.failures():
+        reader.in_trouble(group.state, group.cause)
+    assert reader.knows_below(b"again") is False
     reader.carrying()
     reader.manager()
     reader.history(b"again 0")

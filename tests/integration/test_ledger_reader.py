@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import Failure, LedgerError, Scope
 from common.ledger.ledger import Ledger
-from common.ledger.reader import LedgerReader
+from common.ledger.reader import InTrouble, LedgerReader
 from common.ledger.rows import (
     Carried,
     FailureGroup,
@@ -128,6 +128,39 @@ def test_failures_are_grouped_by_cause_with_an_example_and_the_next_try(
         ),
     }
     assert reader.failures(limit=1) == groups[:1]
+
+
+def test_files_in_trouble_are_listed_page_by_page_what_is_due_first(
+    ledger: Ledger, reader: LedgerReader
+) -> None:
+    names = [b"%d" % number for number in range(7)]
+    ledger.record([found(name) for name in names], now_ms=NOW)
+    batch = take(ledger)
+    for_good = replace(UNREADABLE, transient=False)
+    bring(
+        ledger,
+        batch,
+        *[failed(entry, for_good if entry.path in names[:3] else UNREADABLE) for entry in batch.entries],
+    )
+    listed: list[InTrouble] = []
+    while page := reader.in_trouble(
+        "failed", UNREADABLE.cause, after=listed[-1] if listed else None, limit=2
+    ):
+        listed += page
+    assert [file.path for file in listed] == names[3:] + names[:3]
+    assert [file.due_at for file in listed] == [NOW + 10_000] * 4 + [None] * 3
+    assert {(file.attempts, file.reason) for file in listed} == {(1, UNREADABLE.reason)}
+    assert reader.in_trouble("failed", "another cause") == ()
+
+
+def test_whether_a_directory_has_known_files_is_told(ledger: Ledger, reader: LedgerReader) -> None:
+    ledger.record([found(b"night/a"), found(b"night 2"), found(b"x")], now_ms=NOW)
+    assert [reader.knows_below(path) for path in (b"night", b"nigh", b"x", b"night/a")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_batches_in_flight_are_told_by_worker(ledger: Ledger, reader: LedgerReader) -> None:

@@ -89,6 +89,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str], program: str) -
         ("status", "a.yaml", "--nonsense"),
         ("stop", "a.yaml", "--timeout", "-1"),
         ("start", "a.yaml", "--daemon", "--once"),
+        ("status", "a.yaml", "--failed", "--watch"),
+        ("status", "a.yaml", "--cause", "x"),
     ],
 )
 def test_wrong_usage_is_exit_2(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:

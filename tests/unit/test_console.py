@@ -182,7 +182,7 @@ def test_what_retry_could_not_find_is_told(capsys: pytest.CaptureFixture[str]) -
     Screen("hdfmgr").retried(Retried(1, (Miss(b"a\xff", ()), Miss(b"b", ("held", "vanished")))))
     assert capsys.readouterr().out == (
         "1 file to try again\n"
-        "a\\xff: nothing to try again: it is not known to the ledger\n"
+        "$'a\\xff': nothing to try again: it is not known to the ledger\n"
         "b: nothing to try again: it is held, vanished\n"
     )
 
@@ -242,7 +242,7 @@ def test_a_story_tells_every_transition_and_every_batch(capsys: pytest.CaptureFi
     Screen("hdfmgr", 120).story(told)
     picture = capsys.readouterr().out
     for words in (
-        ("file", "raw/a b.fits"),
+        ("file", "'raw/a b.fits'"),
         ("waits for", "`hdfmgr retry`, after 2 failures: cannot open it"),
         ("content", "20.0 kB"),
         ("sha256", "ab" * 32),

@@ -28,6 +28,10 @@ from common.status import (
 )
 from handoff.lifecycle import LIFECYCLE, SEND
 
+HINT = (
+    "mend the reason; it is tried again by itself, "
+    "or at once by `hdfmgr retry /etc/a.yaml --cause 'permission denied'`"
+)
 NOW = 1_795_000_000_000
 DENIED = Failure(Scope.FILE, "permission denied", "b can't be read", "chmod")
 ROW = ManagerRow(
@@ -50,7 +54,7 @@ def ledger_path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
-    return Scene("hdfmgr", "summit", LIFECYCLE, "archive", {"buffer": os.fsencode(tmp_path)})
+    return Scene("hdfmgr", "summit", LIFECYCLE, "archive", {"buffer": os.fsencode(tmp_path)}, "/etc/a.yaml")
 
 
 def _fill(path: Path, row: ManagerRow | None = ROW) -> None:
@@ -102,7 +106,7 @@ def test_the_status_of_a_running_manager_is_whole(ledger_path: Path, scene: Scen
         oldest_waiting=120.0,
         rates=(Delivered("1m", 60, 1, 100), Delivered("5m", 300, 1, 100), Delivered("15m", 900, 1, 100)),
         loads=(Load(3, "sending", "send", b"c", 1, 300, 150, 2.0),),
-        troubles=(Trouble("failed", "permission denied", 1, b"b", "b can't be read", NOW + 50_000),),
+        troubles=(Trouble("failed", "permission denied", 1, b"b", "b can't be read", NOW + 50_000, HINT),),
         endpoint=EndpointState(False, NOW - 60_000, "Connection refused", "archive"),
         disks=(),
         forecast=None,
@@ -183,6 +187,7 @@ def test_the_json_has_all_that_the_contract_names(ledger_path: Path, scene: Scen
             "example": "b",
             "reason": "b can't be read",
             "next_try": "2026-11-18T11:07:30.000Z",
+            "hint": HINT,
         }
     ]
     assert told["endpoint"]["reachable"] is False

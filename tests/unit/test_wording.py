@@ -1,12 +1,14 @@
 """Quantities, times and paths are told in few characters and never dangerously."""
 
 import base64
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common import wording
+from common.process import run
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,7 @@ def test_a_frequency_has_three_figures(number: float, told: str) -> None:
         (b"back\\slash", "back\\\\slash"),
         (b"\xff\xfe", "\\xff\\xfe"),
         (b"\x1b[2J", "\\x1b[2J"),
+        ("\x85".encode(), "\\xc2\\x85"),
     ],
 )
 def test_odd_bytes_of_a_path_are_escaped(path: bytes, told: str) -> None:
@@ -77,6 +80,34 @@ def test_no_path_can_draw_on_the_terminal(path: bytes) -> None:
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_two_paths_are_never_told_alike(one: bytes, other: bytes) -> None:
     assert (wording.path(one) == wording.path(other)) == (one == other)
+
+
+@given(st.binary(max_size=60))
+def test_a_path_is_known_again_by_what_is_told_of_it(path: bytes) -> None:
+    assert wording.path_told(os.fsencode(wording.path(path))) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        (b"2026/a-b_c.fits", "2026/a-b_c.fits"),
+        (b"a b.fits", "'a b.fits'"),
+        (b"it's", "$'it\\'s'"),
+        (b"new\nline \xff", "$'new\\nline \\xff'"),
+        (b"-rf", "./-rf"),
+        (b"~root", "'~root'"),
+    ],
+)
+def test_a_path_is_plain_or_quoted_for_a_shell(path: bytes, word: str) -> None:
+    assert wording.word(path) == word
+
+
+def test_a_shell_makes_the_same_bytes_of_a_word() -> None:
+    names = [bytes([code]) + b"a b" for code in range(1, 256) if code != ord("/")]
+    names += [b"-rf", b"$(id)", b"!x", b"it's \\x41 'q'", "Köln\u2028\U000e0001".encode()]
+    script = "printf '%s\\0' " + " ".join(wording.word(name) for name in names)
+    told = run(["bash", "-c", script]).stdout.split(b"\0")[:-1]
+    assert [os.path.normpath(name) for name in told] == names
 
 
 def test_of_a_long_path_the_end_is_told() -> None:

@@ -1,0 +1,44 @@
+"""What an operator can do about files in trouble, by the state that they are in and its cause."""
+
+from common.ledger.rows import FAILED
+from common.wording import word
+
+_MENDING = {
+    "arrived different": "look at the network, and at the disk at the endpoint",
+    "can't be read": "let the manager's account read it",
+    "cannot be held": "look at the holding area, where something else has the file's name",
+    "changed while it was placed": "find out what else writes into the endpoint's staging or buffer",
+    "did not arrive": "look at the endpoint's staging: something else may clear it away",
+    "killed again and again": "see the log: memory may be short, or the file may upset the transfer program",
+    "larger than the endpoint's disk": "enlarge that, or move the file away",
+    "name taken at the endpoint": "at the endpoint, move away what has the file's name",
+    "not placed": "look at the file's name and directory at the endpoint",
+    "transfer command failed": "run endpoint.commands.transfer by hand, and see what it says",
+    "transfer incomplete": "see the reason; send it by hand with the same program",
+    "transfer took too long": "raise general.timeout",
+    "transfer was killed": "find out who kills programs here: memory may be short",
+    "unreadable in staging": "let the file's mode, which is kept, give its owner the right to read it",
+}
+"""By causes that concern a file alone; those that concern all pause the manager, which then says why."""
+
+_DECIDING = {
+    "conflict": "two files want one name: `{history}` shows both digests; move one of the two away",
+    "rejected": "its digest differs from the delivery note's: `{history}` shows both; send it again",
+}
+"""By states that a person has to decide."""
+
+
+def advice(command: str, config: str, state: str, cause: str, *, is_due: bool) -> str:
+    """What to do, with the command to be typed.
+
+    Parameters
+    ----------
+    is_due
+        Whether it is tried again by itself.
+    """
+    retry = f"{command} retry {config} --cause {word(cause.encode())}"
+    what = _DECIDING.get(state, "").format(history=f"{command} history {config} PATH")
+    what = what or _MENDING.get(cause, "mend the reason")
+    if state == FAILED and is_due:
+        return f"{what}; it is tried again by itself, or at once by `{retry}`"
+    return f"{what}, then `{retry}`"
