@@ -362,15 +362,17 @@ class Commands(Generic[Config]):
     ) -> None:
         """Tell one file's whole story, and what it waits for now."""
         from common import story
+        from common.ledger.lock import holder
 
         kind, loaded = self._kind, self._kind.load(config)
         places = kind.places(loaded)
         named = self._meant(loaded, path, places)
         with self._reader(loaded) as reader:
-            versions = () if reader is None else reader.history(named)
-        if not versions:
-            raise _unknown(named, places, kind.program)
-        told = story.tell(kind.program, named, versions, kind.lifecycle, _now_ms())
+            if reader is None or not (versions := reader.history(named)):
+                raise _unknown(named, places, kind.program)
+            is_running = holder(loaded.ledger_path) is not None
+            obstacle = story.obstacle(reader, kind.program, is_running=is_running)
+        told = story.tell(kind.program, named, versions, kind.lifecycle, _now_ms(), obstacle)
         screen = self._screen()
         screen.say_json(story.as_json(told)) if as_json else screen.story(told)
 

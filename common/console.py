@@ -295,7 +295,7 @@ def _endpoint(endpoint: EndpointState, status: Status) -> Text:
     line.append(*(("● reachable", "green") if endpoint.reachable else ("● unreachable", "bold red")))
     if endpoint.since_ms is not None:
         line.append(f" for {_since(endpoint.since_ms, status.at_ms)}")
-    if endpoint.reason and not endpoint.reachable:
+    if endpoint.reason and not endpoint.reachable and endpoint.reason not in status.manager.paused:
         line.append(f"\n{wording.text(endpoint.reason)}")
     return line
 

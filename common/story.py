@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from common.ledger.reader import LedgerReader
 from common.ledger.rows import FAILED, VANISHED, Receipt, Ride, Transition, VersionStory
 from common.lifecycle import Lifecycle
 from common.wording import duration, json_moment, json_path
@@ -26,13 +27,31 @@ class Story:
 
 
 def tell(
-    program: str, path: bytes, versions: tuple[VersionStory, ...], lifecycle: Lifecycle, now_ms: int
+    program: str,
+    path: bytes,
+    versions: tuple[VersionStory, ...],
+    lifecycle: Lifecycle,
+    now_ms: int,
+    obstacle: str = "",
 ) -> Story:
-    chapters = (Chapter(version, waits_for(version, program, lifecycle, now_ms)) for version in versions)
+    """The story of a path's versions; `obstacle` is what keeps the manager from taking on any file."""
+    chapters = (
+        Chapter(version, waits_for(version, program, lifecycle, now_ms, obstacle)) for version in versions
+    )
     return Story(program, path, now_ms, tuple(chapters))
 
 
-def waits_for(version: VersionStory, program: str, lifecycle: Lifecycle, now_ms: int) -> str:
+def obstacle(reader: LedgerReader, program: str, *, is_running: bool) -> str:
+    """What keeps a manager from taking on any file; empty when nothing does."""
+    if not is_running:
+        return f"{program} is not running"
+    row = reader.manager()
+    return f"{program} is paused: {row.paused}" if row and row.paused else ""
+
+
+def waits_for(
+    version: VersionStory, program: str, lifecycle: Lifecycle, now_ms: int, obstacle: str = ""
+) -> str:
     """Why it is where it is and what takes it further, in one sentence."""
     state, reason = version.state, f": {version.reason}" if version.reason else ""
     if state == lifecycle.steps[-1].target:
@@ -43,14 +62,16 @@ def waits_for(version: VersionStory, program: str, lifecycle: Lifecycle, now_ms:
         return f"the end of its batch, that is {state} now"
     if state == FAILED and version.due_at is not None:
         wait = max(0.0, (version.due_at - now_ms) / 1000)
-        return f"its next try in {duration(wait)}, after {_failures(version.attempts)}{reason}"
+        blocked = f"; but {obstacle}" if obstacle else ""
+        return f"its next try in {duration(wait)}, after {_failures(version.attempts)}{reason}{blocked}"
     if state == FAILED:
         return f"`{program} retry`, after {_failures(version.attempts)}{reason}"
     if state in lifecycle.exits:
         return (
             f"`{program} retry`{reason}" if state in lifecycle.returns else f"nothing: it is {state}{reason}"
         )
-    return f"its turn to be taken on{reason}"
+    # A reason from before the pause says less than the pause.
+    return f"its turn to be taken on{f': {obstacle}' if obstacle else reason}"
 
 
 def as_json(story: Story) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """What the handoff manager decides: what may be claimed, what came of it, and what lasts."""
 
-import logging
 import os
 import socket
 import time
@@ -13,15 +12,13 @@ from common.engine import Claim, now_ms
 from common.entry import Batch, Done, Failed, Report
 from common.errors import Failure, Scope
 from common.files import BufferedFile
+from common.gate import Gate
 from common.ledger.ledger import Ledger
 from common.ledger.rows import ManagerRow
 from common.lifecycle import Step
-from common.logs import Steady
 from common.mishaps import Mishaps, tell, worker_died
 from common.pool import Crash
-from common.retry import Breaker
 from common.tasks import Chore, Identify
-from common.wording import duration
 from handoff.config import HandoffConfig
 from handoff.courier import Look, Sweep
 from handoff.delivery import News, batch_name
@@ -30,8 +27,6 @@ from handoff.outlook import Outlook
 from handoff.receipts import Collection
 from handoff.route import Orders, fast_algorithm, transfer_of
 from handoff.survey import Survey
-
-log = logging.getLogger(__name__)
 
 _SWEEPS_A_LIFE = 8
 """So often within the time after which empty directories expire they are swept."""
@@ -51,10 +46,9 @@ class Handoff:
         self._receipts = Collection(ledger)
         self._leftovers: set[bytes] = set()
         self._mishaps = Mishaps()
-        self._holding = Breaker(first=1.0, most=30.0)
+        self._holding = Gate("delivered files wait in the buffer", "the holding area takes files again")
         self._sweep_every = min(3600.0, config.general.expiration_time / _SWEEPS_A_LIFE)
         self._next_sweep = time.monotonic() + min(self._sweep_every, 60.0)
-        self._steady = Steady()
         self._disks = Disks(
             {
                 "buffer": os.fsencode(config.handoff.buffer),
@@ -152,14 +146,13 @@ class Handoff:
         )
 
     def patience(self, now: float) -> float:
-        holding = self._holding.seconds_to_probe(now)
+        holding = self._holding.patience(now)
         waits = [self._outlook.patience(now), self._next_sweep - now]
         return max(0.0, min(waits if holding is None else [*waits, holding]))
 
     def hopeful(self) -> bool:
         unsettled = self._outlook.is_unsettled and self._outlook.setbacks < _HOPEFUL_SETBACKS
-        blocked = self._holding.is_open and self._holding.trips < _HOPEFUL_SETBACKS
-        return unsettled or blocked
+        return unsettled or self._holding.is_hopeful
 
     def _may_be_bulky(self, step: Step, in_flight: Sequence[Batch]) -> bool:
         """One worker is kept free of bulky files, so that they never hold up the small ones."""
@@ -184,15 +177,13 @@ class Handoff:
         )
 
     def _may_hold(self, running: Sequence[Batch], now: float) -> Claim | None:
-        if self._holding.probe_due(now):
-            self._holding.probed()
-        if self._holding.is_open or (self._holding.is_half_open and running):
+        if not self._holding.lets_through(is_running=bool(running), now=now):
             return None
         lack = self._disks.lack()
         if lack:
             self._fail(HOLD, lack, now)
             return None
-        portion = self._portion(self._disks.spare, running, on_trial=self._holding.is_half_open)
+        portion = self._portion(self._disks.spare, running, on_trial=self._holding.is_on_trial)
         return portion and Claim(*portion)
 
     def _portion(
@@ -212,17 +203,13 @@ class Handoff:
         if step == SEND:
             self._outlook.fail(failure, now, needed=needed)
             return
-        self._holding.trip(failure, now)
-        if self._steady.due("holding", failure.cause):
-            log.warning("delivered files wait in the buffer: %s; %s", failure.reason, failure.hint)
+        self._holding.fail(failure, now)
 
     def _succeed(self, step: Step) -> None:
         if step == SEND:
             self._outlook.succeed()
-        elif not self._holding.is_open and self._holding.close():
-            lasted = self._steady.ended("holding")
-            if lasted is not None:
-                log.info("the holding area takes files again after %s", duration(lasted))
+        else:
+            self._holding.succeed()
 
     def _clear_away(self, batch: Batch) -> None:
         """What was sent of a batch that broke off is removed from staging by the next look."""
@@ -234,7 +221,9 @@ class Handoff:
         if self._disks.lacks_room_for_ledger:
             return "the disk of the ledger is full"
         failure = self._outlook.failure or self._holding.failure
-        return f"{failure.cause}: {failure.hint}" if failure else ""
+        return (
+            "; ".join(filter(None, (f"{failure.cause}: {failure.reason}", failure.hint))) if failure else ""
+        )
 
 
 def _has_worked(step: Step, report: Report) -> bool:

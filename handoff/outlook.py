@@ -62,8 +62,12 @@ class Outlook:
 
     @property
     def failure(self) -> Failure | None:
-        """Why nothing is sent there; None while all is well."""
-        return self._breaker.failure
+        """Why nothing is sent there; None while all is well, as far as is known."""
+        failure = self._breaker.failure
+        if failure and failure.scope is Scope.CONNECTION and self._reachable:
+            # A look has got through since; there may be no file to show that the rest is well, too.
+            return None
+        return failure
 
     @property
     def setbacks(self) -> int:

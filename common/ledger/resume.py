@@ -89,7 +89,7 @@ _RETRY = """
         attempts = 0,
         due_at = NULL,
         cause = '',
-        reason = '',
+        reason = 'somebody asked for another try',
         changed_at = :now
     WHERE id IN (SELECT value FROM json_each(:ids))
 """

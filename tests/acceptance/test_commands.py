@@ -373,6 +373,20 @@ def test_retry_takes_all_that_failed_and_leaves_conflicts(hdfmgr: Hdfmgr, sites:
     assert hdfmgr("retry", config) == (0, "0 files to try again\n", "")
 
 
+def test_a_retry_is_part_of_the_history(hdfmgr: Hdfmgr, sites: Sites) -> None:
+    config = sites.write_config()
+    _fill(sites)
+    hdfmgr("retry", config)
+    (version,) = json.loads(hdfmgr("history", config, "night/a.fits", "--json")[1])["versions"]
+    last = version["transitions"][-1]
+    assert (last["from"], last["to"], last["reason"]) == (
+        "failed",
+        "found",
+        "somebody asked for another try",
+    )
+    assert version["waits_for"] == "its turn to be taken on: hdfmgr is not running"
+
+
 @pytest.mark.parametrize("args", [("night/b.fits",), ("night",), ("--cause", "conflict")])
 def test_retry_takes_a_conflict_by_name_or_cause(hdfmgr: Hdfmgr, sites: Sites, args: tuple[str, ...]) -> None:
     config = sites.write_config()

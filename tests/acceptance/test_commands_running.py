@@ -7,13 +7,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from common.ledger.lock import holder
 from common.process import Background, Completed
-from tests.loopback import Sites, files_below, write_file
+from tests.loopback import Sites, Sshd, files_below, write_file
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
@@ -217,6 +218,35 @@ def test_a_conflict_is_told_and_retried_by_name_while_the_manager_runs(sites: Si
     assert _told(sites.command("retry", sites.config, "a.fits")) == (0, "1 file to try again\n", "")
     _wait_for(lambda: _states(sites) == {"held": 1})
     assert files_below(sites.endpoint_buffer) == {b"a.fits": b"mine"}
+
+
+def test_a_pause_is_told_with_its_reason_and_is_over_once_the_endpoint_answers(tmp_path: Path) -> None:
+    with Sshd(tmp_path / "sshd") as sshd:
+        sites = Sites(tmp_path / "sites", sshd)
+        sites.write_config()
+        write_file(sites.buffer, b"a.fits", b"a")
+        sshd.stop()
+
+        def status() -> dict[str, Any]:
+            told: dict[str, Any] = json.loads(sites.command("status", sites.config, "--json").stdout)
+            return told
+
+        with sites.start("start", sites.config):
+            _wait_for(lambda: sites.ledger.exists() and status()["manager"]["paused"])
+            told = status()
+            assert told["endpoint"]["reachable"] is False
+            assert re.fullmatch(
+                rf"connection refused: .* port {sshd.port}: .*; is sshd .*", told["manager"]["paused"]
+            )
+            story = json.loads(sites.command("history", sites.config, "a.fits", "--json").stdout)
+            assert story["versions"][0]["waits_for"].startswith(
+                "its turn to be taken on: hdfmgr is paused: connection refused: "
+            )
+            # There is nothing to be sent when it comes back.
+            os.unlink(sites.buffer / "a.fits")
+            sshd.start()
+            _wait_for(lambda: status()["endpoint"]["reachable"])
+            assert status()["manager"]["paused"] == ""
 
 
 def test_stop_lets_what_is_in_flight_finish(sites: Sites) -> None:

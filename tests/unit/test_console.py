@@ -122,6 +122,13 @@ def test_an_unreachable_endpoint_is_told_with_the_reason(capsys: pytest.CaptureF
     assert "Connection refused" in picture
 
 
+def test_the_reason_of_a_pause_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    endpoint = EndpointState(False, NOW - 90_000, "connection refused: port 22", "archive")
+    manager = replace(STATUS.manager, paused="connection refused: port 22; start sshd")
+    picture = _picture(capsys, replace(STATUS, endpoint=endpoint, manager=manager), 100)
+    assert picture.count("port 22") == 1
+
+
 def test_a_forecast_that_is_not_known_is_told_as_that(capsys: pytest.CaptureFixture[str]) -> None:
     assert _lines_with(_picture(capsys, replace(STATUS, forecast=None), 100), "buffer", "unknown")
     steady = replace(STATUS, forecast=Forecast(0, 900, None))
@@ -269,6 +276,19 @@ def test_a_story_tells_every_transition_and_every_batch(capsys: pytest.CaptureFi
 )
 def test_a_story_says_what_the_file_waits_for(state: str, due_at: int | None, told: str) -> None:
     assert story.waits_for(_version(state, due_at=due_at), "hdfmgr", LIFECYCLE, NOW) == told
+
+
+@pytest.mark.parametrize(
+    ("state", "due_at", "told"),
+    [
+        ("found", None, "its turn to be taken on: it is paused"),
+        ("failed", NOW + 12_000, "its next try in 12 s, after 2 failures: cannot open it; but it is paused"),
+        ("conflict", None, "`hdfmgr retry`: cannot open it"),
+    ],
+)
+def test_a_story_says_what_keeps_all_files_waiting(state: str, due_at: int | None, told: str) -> None:
+    version = _version(state, due_at=due_at)
+    assert story.waits_for(version, "hdfmgr", LIFECYCLE, NOW, "it is paused") == told
 
 
 def test_a_story_in_json_names_odd_paths_exactly() -> None:
