@@ -2,18 +2,20 @@
 
 import base64
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from common.files import Algorithm, Checksum
-from common.ledger.rows import Receipt
-from common.wording import json_path
+from common.ledger.rows import Origin, Receipt
+from common.wording import json_moment, json_path
 
 _DIGITS = {"sha256": 64, "blake2b": 128}
 _STATES = ("stored", "ingested")
+_NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 _NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9._-]*\.jsonl")
 
 
@@ -63,8 +65,8 @@ def delivery_note(files: Iterable[Delivered], sent: str) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
-def is_receipt_name(name: bytes) -> bool:
-    """Whether a name is a plain one, as receipts have: nothing else is read or removed."""
+def is_plain_name(name: bytes) -> bool:
+    """Whether a name is one that notes and receipts have: nothing else is read or removed."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -77,30 +79,84 @@ def read_receipts(contents: Mapping[bytes, bytes]) -> Receipts:
         for number, line in enumerate(content.splitlines(), 1):
             try:
                 lines.append(_receipt(line))
-            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            except _NONSENSE as error:
                 lines.append(None)
-                what = f"no {error}" if isinstance(error, KeyError) else str(error)
-                malformed.append(f"{name.decode()}:{number}: {what}")
+                malformed.append(f"{name.decode()}:{number}: {_nonsense(error)}")
         files[name] = tuple(lines)
     return Receipts(files, tuple(malformed))
 
 
+def read_note(name: bytes, content: bytes) -> tuple[tuple[Origin, ...], tuple[str, ...]]:
+    """The lines of a delivery note, and what is wrong with those that make no sense."""
+    origins: list[Origin] = []
+    malformed: list[str] = []
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            origins.append(_origin(name, line))
+        except _NONSENSE as error:
+            malformed.append(f"{os.fsdecode(name)}:{number}: {_nonsense(error)}")
+    if content and not content.endswith(b"\n"):
+        malformed.append(f"{os.fsdecode(name)}: it ends in the middle of a line")
+    return tuple(origins), tuple(malformed)
+
+
+def receipt_lines(receipts: Iterable[Receipt]) -> bytes:
+    """The lines of a file of receipts (CONTRACT §5)."""
+    lines = [
+        {
+            "path": json_path(receipt.path),
+            "digest": receipt.checksum.digest,
+            "algorithm": receipt.checksum.algorithm,
+            "state": receipt.state,
+            "at": json_moment(receipt.at),
+        }
+        for receipt in receipts
+    ]
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
 def _receipt(line: bytes) -> Receipt:
+    fields = _fields(line)
+    if fields["state"] not in _STATES:
+        raise ValueError(f"no state that we know: {fields['state']!r}")
+    return Receipt(_path(fields["path"]), _checksum(fields), fields["state"], _time(fields["at"]))
+
+
+def _origin(name: bytes, line: bytes) -> Origin:
+    fields = _fields(line)
+    size = fields["size"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ValueError(f"no size: {size!r}")
+    stem = name.removesuffix(b".jsonl")
+    return Origin(_path(fields["path"]), size, _checksum(fields), stem, _time(fields["sent"]))
+
+
+def _fields(line: bytes) -> dict[str, Any]:
     fields = json.loads(line)
     if not isinstance(fields, dict):
         raise TypeError("no object")
-    algorithm, digest, state = fields["algorithm"], fields["digest"], fields["state"]
-    if state not in _STATES:
-        raise ValueError(f"no state that we know: {state!r}")
+    return fields
+
+
+def _checksum(fields: Mapping[str, Any]) -> Checksum:
+    algorithm, digest = fields["algorithm"], fields["digest"]
     if algorithm not in _DIGITS:
         raise ValueError(f"no algorithm that we know: {algorithm!r}")
     if not re.fullmatch(f"[0-9a-f]{{{_DIGITS[algorithm]}}}", digest):
         raise ValueError(f"no digest: {digest!r}")
-    at = datetime.fromisoformat(fields["at"])
+    return Checksum(cast(Algorithm, algorithm), digest)
+
+
+def _time(value: str) -> int:
+    """Milliseconds since the epoch."""
+    at = datetime.fromisoformat(value)
     if at.tzinfo is None:
-        raise ValueError(f"a time without its zone: {fields['at']!r}")
-    checksum = Checksum(cast(Algorithm, algorithm), digest)
-    return Receipt(_path(fields["path"]), checksum, state, round(at.timestamp() * 1000))
+        raise ValueError(f"a time without its zone: {value!r}")
+    return round(at.timestamp() * 1000)
+
+
+def _nonsense(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _path(value: object) -> bytes:

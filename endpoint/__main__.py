@@ -5,9 +5,14 @@ Nothing is imported with the module: the manager's worker processes import it ag
 
 
 def main() -> None:
-    from endpoint.cli import main
+    import sys
 
-    main()
+    from common.cron import has_nothing_to_do
+
+    if not has_nothing_to_do(sys.argv[1:]):
+        from endpoint.cli import main
+
+        main()
 
 
 if __name__ == "__main__":

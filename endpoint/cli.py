@@ -1,40 +1,72 @@
-"""The commands of the endpoint manager. It can't do any of them yet, and each says so."""
+"""What makes the shared commands those of the endpoint manager."""
 
+import os
 from collections.abc import Callable
-from typing import Annotated, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from common.app import frame, run
-from common.errors import DbbError
+from common.app import ManagerKind, Places, build, run
+from endpoint.lifecycle import LIFECYCLE
 
-_PROGRAM = "endmgr"
-_VERBS = ("start", "stop", "status", "retry", "history", "check", "validate", "run", "initdb", "backfill")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="[ARGUMENT]...")]
+    from common.health import Check
+    from endpoint.config import EndpointConfig
 
 
 def main() -> NoReturn:
-    run(_PROGRAM, application())
+    run("endmgr", application())
 
 
 def application() -> typer.Typer:
-    """Every verb that there will be."""
-    app = frame(_PROGRAM, "Verify, store and catalogue what arrived at the endpoint site. (Not there yet.)")
-    for verb in _VERBS:
-        app.command(
-            verb,
-            help="Not there yet.",
-            context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-        )(_refusal(verb))
-    return app
-
-
-def _refusal(verb: str) -> Callable[..., None]:
-    def refuse(words: Words = None) -> None:
-        raise DbbError(
-            f"{verb}: the endpoint manager can't do this yet",
-            "what hdfmgr delivers waits in the endpoint's buffer, whole and verified",
+    """All of its commands."""
+    return build(
+        ManagerKind(
+            program="endmgr",
+            about="Verify what arrived at the endpoint site, store it, and ingest it into a catalogue.",
+            example="endpoint.yaml",
+            lifecycle=LIFECYCLE,
+            load=_load,
+            effective=_effective,
+            places=_places,
+            serve=_serve,
+            checks=_checks,
         )
+    )
 
-    return refuse
+
+def _load(path: Path) -> "EndpointConfig":
+    from endpoint.config import load
+
+    return load(path)
+
+
+def _effective(config: "EndpointConfig") -> str:
+    from endpoint.config import effective
+
+    return effective(config)
+
+
+def _places(config: "EndpointConfig") -> Places:
+    buffer, storage = os.fsencode(config.endpoint.buffer), os.fsencode(config.endpoint.storage)
+    return Places(
+        roots=(buffer, storage),
+        disks={"buffer": buffer, "storage": storage, "ledger": os.fsencode(config.ledger_path.parent)},
+    )
+
+
+def _serve(
+    config: "EndpointConfig", *, once: bool, ready: Callable[[], None], tick: Callable[[], None] | None
+) -> int:
+    from endpoint.manager import serve
+
+    return serve(config, once=once, ready=ready, tick=tick)
+
+
+def _checks(path: Path, config: "EndpointConfig", canary: bool) -> "Sequence[Check]":
+    from endpoint.check import checks
+
+    return checks(path, config, canary=canary)

@@ -11,7 +11,7 @@ from common.config.document import Document, Key
 from common.config.loading import load as load_model
 from common.config.loading import rendered, unknown
 from common.config.origin import Origin
-from common.config.sections import DatabaseConfig, GeneralConfig, LoggingConfig, Section
+from common.config.sections import DatabaseConfig, GeneralConfig, LoggingConfig, Section, notes_on
 from common.config.values import (
     Duration,
     LocalPath,
@@ -163,20 +163,12 @@ class HandoffConfig(Section):
 
     def notes(self) -> tuple[str, ...]:
         """What is allowed and yet worth to be told."""
-        told = [
-            f"database.{name}: is ignored; the ledger has no such setting"
-            for name in ("echo", "pool_type", "pool_class")
-            if name in self.database.model_fields_set
-        ]
+        told = [*notes_on(self.database, self.logging)]
         commands, given = self.endpoint.commands, self.endpoint.model_fields_set
         if commands.transfer and "transfer" in given:
             told.append("endpoint.transfer: is not used beside endpoint.commands.transfer")
         if commands.remote and "ssh" in given:
             told.append("endpoint.ssh: is not used beside endpoint.commands.remote")
-        if "%(message)s" not in self.logging.format and not self.logging.as_json:
-            told.append("logging.format: shows no %(message)s")
-        if self.logging.rotate == "SIZE" and not (self.logging.maxbytes and self.logging.backup_count):
-            told.append("logging.rotate: SIZE begins a new file only with maxbytes and backup_count above 0")
         return tuple(told)
 
 

@@ -8,10 +8,11 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import PurePosixPath
 
 from common.config.document import Document, Key
-from common.config.origin import Origin, ledger_path, local_path
+from common.config.origin import Origin
+from common.config.places import intrusions, overlap
 from common.config.quantities import rate
 from common.config.values import remote_path
 from common.remote import split_template
@@ -63,7 +64,7 @@ _OWNED_OPTIONS = {
 
 def problems(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:
     """Everything that several keys of the document have wrong together."""
-    yield from _local_places(document, origin)
+    yield from intrusions(document, origin, ("handoff", "buffer"), [("handoff", "holding")])
     yield from _remote_places(document)
     yield from _commands(document)
     yield from _ssh_options(document)
@@ -89,33 +90,6 @@ def _section(document: Document, *key: str) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _local_places(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:
-    """Nothing of ours may lie in the buffer, where it would be delivered."""
-    buffer = _real(document.value(("handoff", "buffer")), origin)
-    if buffer is None:
-        return
-    others: dict[Key, Path | None] = {
-        ("handoff", "holding"): _real(document.value(("handoff", "holding")), origin),
-        ("logging", "file"): _real(document.value(("logging", "file")), origin),
-    }
-    try:
-        ledger = ledger_path(document.value(("database", "engine")), origin)
-        others["database", "engine"] = _real(ledger, origin)
-    except ValueError:
-        pass
-    for key, path in others.items():
-        if path is not None and (message := _overlap(path, buffer, "handoff.buffer")):
-            yield key, message
-
-
-def _real(value: object, origin: Origin) -> Path | None:
-    """A local path with its symbolic links resolved, as far as they are there."""
-    try:
-        return Path(os.path.realpath(local_path(value, origin.directory)))
-    except ValueError:
-        return None
-
-
 def _remote_places(document: Document) -> Iterator[tuple[Key, str]]:
     endpoint = _section(document, "endpoint")
     staging, buffer = endpoint.get("staging"), endpoint.get("buffer")
@@ -125,18 +99,8 @@ def _remote_places(document: Document) -> Iterator[tuple[Key, str]]:
         paths = PurePosixPath(remote_path(staging)), PurePosixPath(remote_path(buffer))
     except ValueError:
         return
-    if message := _overlap(*paths, "endpoint.buffer"):
+    if message := overlap(*paths, "endpoint.buffer"):
         yield ("endpoint", "staging"), message
-
-
-def _overlap(path: PurePath, other: PurePath, name: str) -> str | None:
-    if path == other:
-        return f"must not be the same as {name}"
-    if other in path.parents:
-        return f"must not lie inside {name} ({other})"
-    if path in other.parents:
-        return f"must not contain {name} ({other})"
-    return None
 
 
 def _commands(document: Document) -> Iterator[tuple[Key, str]]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from common.errors import Failure, RemoteError, Scope
-from common.exchange import Receipts, is_receipt_name, read_receipts
+from common.exchange import Receipts, is_plain_name, read_receipts
 from common.remote import Symptom, endpoint_failure, quote, recognise
 from common.room import Room
 from common.wording import text as printable
@@ -87,7 +87,7 @@ class Definitions:
 
     def add_receipts(self, recorded: Sequence[bytes], passing: Sequence[bytes] = ()) -> None:
         """Which receipts are to be removed, which to be passed over, and how many are wanted."""
-        if not all(is_receipt_name(name) for name in (*recorded, *passing)):
+        if not all(is_plain_name(name) for name in (*recorded, *passing)):
             raise ValueError(f"not names of receipts: {(*recorded, *passing)!r}")
         limits = Definitions(
             receipts_most=_RECEIPTS,

@@ -95,6 +95,20 @@ class LoggingConfig(Section):
     """One JSON object a line instead of `format`."""
 
 
+def notes_on(database: DatabaseConfig, logging: LoggingConfig) -> tuple[str, ...]:
+    """What is allowed in them and yet worth to be told."""
+    told = [
+        f"database.{name}: is ignored; the ledger has no such setting"
+        for name in ("echo", "pool_type", "pool_class")
+        if name in database.model_fields_set
+    ]
+    if "%(message)s" not in logging.format and not logging.as_json:
+        told.append("logging.format: shows no %(message)s")
+    if logging.rotate == "SIZE" and not (logging.maxbytes and logging.backup_count):
+        told.append("logging.rotate: SIZE begins a new file only with maxbytes and backup_count above 0")
+    return tuple(told)
+
+
 class RetryConfig(Section):
     attempts: int = Field(default=10, ge=1)
     """Failures of its own after which a file waits for `retry`."""

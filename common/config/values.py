@@ -53,6 +53,27 @@ def empty_list(value: object) -> object:
     return () if value is None else value
 
 
+def typed(value: object) -> object:
+    """A tree of text for whoever does not say what it wants: what looks like a number, true or false is that.
+
+    YAML's other words for booleans, its octal numbers and its sixties stay text.
+    """
+    match value:
+        case None:
+            return {}
+        case dict():
+            return {name: None if item is None else typed(item) for name, item in value.items()}
+        case list():
+            return [None if item is None else typed(item) for item in value]
+        case "true" | "false":
+            return value == "true"
+        case str() if re.fullmatch(r"[+-]?(0|[1-9]\d*)", value):
+            return int(value)
+        case str() if re.fullmatch(r"[+-]?\d+\.\d*(e[+-]?\d+)?", value):
+            return float(value)
+    return value
+
+
 def _local_path(value: object, info: ValidationInfo) -> Path:
     return local_path(value, origin(info).directory)
 

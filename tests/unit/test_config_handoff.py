@@ -452,10 +452,10 @@ def test_what_is_ignored_is_noted(loaded: Load) -> None:
     )
     notes = loaded(text + "logging: {rotate: SIZE, format: '%(name)s'}\n").notes()
     assert [note.partition(":")[0] for note in notes] == [
-        "endpoint.transfer",
-        "endpoint.ssh",
         "logging.format",
         "logging.rotate",
+        "endpoint.transfer",
+        "endpoint.ssh",
     ]
 
 

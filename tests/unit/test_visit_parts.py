@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import Failure, RemoteError, Scope
-from common.exchange import Receipts, delivery_note, is_receipt_name, read_receipts
+from common.exchange import Receipts, delivery_note, is_plain_name, read_receipts
 from common.files import Checksum
 from common.ledger.rows import Receipt
 from common.process import run
@@ -204,7 +204,7 @@ def test_a_receipt_may_be_empty() -> None:
     ],
 )
 def test_receipts_have_plain_names(name: bytes, is_one: bool) -> None:
-    assert is_receipt_name(name) is is_one
+    assert is_plain_name(name) is is_one
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""How the parts of an endpoint manager are put together."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from common.discovery import Discovery
+from common.engine import Engine
+from common.ledger.ledger import Ledger
+from common.patience import Patience
+from common.pool import Pool
+from common.scan import Scanner
+from common.serving import Tick
+from common.settle import Settling
+from common.tasks import Task
+from common.watch import Watch
+from endpoint.clerk import ClerkRecipe
+from endpoint.config import EndpointConfig
+from endpoint.craft import Endpoint
+from endpoint.lifecycle import ABSENT
+from endpoint.premises import Premises
+
+
+def recipe(config: EndpointConfig) -> ClerkRecipe:
+    """What the workers are."""
+    return ClerkRecipe(Premises.of(config))
+
+
+@contextmanager
+def assemble(
+    config: EndpointConfig,
+    ledger: Ledger,
+    pool: Pool[Task, object],
+    patience: Patience,
+    tick: Tick | None,
+) -> Iterator[Engine]:
+    """The engine of an endpoint manager, watching its buffer for as long as the context lasts."""
+    general, premises = config.general, Premises.of(config)
+    with Watch(premises.buffer) as watch:
+        scanner = Scanner(premises.buffer, exclude=config.finder.exclude_list)
+        discovery = Discovery(
+            ledger,
+            scanner,
+            Settling(scanner, settle=general.settle),
+            watch,
+            absent=ABSENT,
+            pause=general.pause,
+            bulky_above=general.batch_bytes,
+        )
+        craft = Endpoint(config, premises, ledger)
+        yield Engine(craft, ledger, patience, discovery, pool, general.retry.backoff(), tick=tick)

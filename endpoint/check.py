@@ -1,0 +1,60 @@
+"""What can be known of the endpoint manager's surroundings before files depend on them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from common.health import Check, Result, Subject, common_checks, directory, fail, ok, warn
+from endpoint.config import EndpointConfig
+from endpoint.lifecycle import LIFECYCLE
+
+_CATALOGUE = 120.0
+"""Seconds that a catalogue may take to say which it is: some import half a gigabyte."""
+
+
+def checks(path: Path, config: EndpointConfig, *, canary: bool) -> Sequence[Check]:
+    """Everything to look at; with `canary` a file is sent through the whole path, too."""
+    section = config.endpoint
+    buffer, storage = os.fsencode(section.buffer), os.fsencode(section.storage)
+    subject = Subject(
+        program="endmgr",
+        config=path,
+        notes=config.notes(),
+        lifecycle=LIFECYCLE,
+        ledger=config.ledger_path,
+        buffer=buffer,
+        exclude=config.finder.exclude_list,
+        disks={"buffer": buffer, "storage": storage, "ledger": os.fsencode(config.ledger_path.parent)},
+        min_free=config.general.min_free,
+    )
+    found = [
+        *common_checks(subject),
+        Check("buffer", lambda: directory("buffer", buffer, "the handoff manager delivers into it")),
+        Check("storage", lambda: _storage(buffer, storage)),
+        Check("catalogue", lambda: _catalogue(config), limit=_CATALOGUE),
+    ]
+    if section.staging is not None:
+        staging = os.fsencode(section.staging)
+        found.insert(-1, Check("staging", lambda: directory("staging", staging, "delivery notes lie in it")))
+    return found
+
+
+def _storage(buffer: bytes, storage: bytes) -> Iterator[Result]:
+    yield from directory("storage", storage, "verified files are moved into it")
+    if os.path.isdir(buffer) and os.path.isdir(storage) and os.stat(buffer).st_dev != os.stat(storage).st_dev:
+        yield warn(
+            "storage",
+            "it lies on another filesystem than the buffer: each file is copied into it",
+            "put both on one filesystem, where a move costs nothing",
+        )
+
+
+def _catalogue(config: EndpointConfig) -> Iterator[Result]:
+    from endpoint.catalogues.contract import CatalogueError
+    from endpoint.catalogues.host import Host
+
+    try:
+        with Host(config.catalogue, config.catalogue_config, timeout=_CATALOGUE) as host:
+            yield ok("catalogue", host.version())
+    except CatalogueError as error:
+        yield fail("catalogue", error.message, error.hint)

@@ -1,0 +1,164 @@
+"""The endpoint manager's configuration: every key, its default, and what the keys must be together."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from common.config.document import Document, Key
+from common.config.loading import load as load_model
+from common.config.loading import rendered
+from common.config.origin import Origin
+from common.config.places import intrusions
+from common.config.sections import (
+    DatabaseConfig,
+    GeneralConfig,
+    LoggingConfig,
+    RetryConfig,
+    Section,
+    notes_on,
+)
+from common.config.values import Duration, LocalPath, Patterns, Size, Text, empty_list, typed
+
+Directories = Annotated[tuple[LocalPath, ...], BeforeValidator(empty_list)]
+
+
+class EndpointSection(Section):
+    buffer: LocalPath
+    """Where files arrive, and where they are taken from."""
+    storage: LocalPath
+    """Where files go once they are verified, under the same relative path."""
+    staging: LocalPath | None = None
+    """Where delivery notes are read and receipts are left; the handoff manager's `endpoint.staging`."""
+    on_duplicate: Literal["delete", "keep"] = "delete"
+    """What becomes of a file in the buffer whose path and content are stored already."""
+    require_note: bool = False
+    """Whether a file is stored only when a delivery note names it."""
+
+
+class FinderConfig(Section):
+    search: Literal["scan", "parse_rsync_logs"] = "scan"
+    """`scan` the buffer, or `parse_rsync_logs` for files that another tool placed in storage."""
+    exclude_list: Patterns = ()
+    """Files that stay where they are: regular expressions, searched for in the path."""
+
+
+class ImportConfig(Section):
+    """A class of one's own."""
+
+    module: Text = Field(alias="import")
+    """Its module."""
+    name: Text
+    """Its name there."""
+
+
+def _catalogue(value: object) -> object:
+    return ImportConfig.model_validate(value) if isinstance(value, dict) else value
+
+
+class IngesterConfig(Section):
+    catalogue: Annotated[Text | ImportConfig, BeforeValidator(_catalogue)] = "sqlite"
+    """`sqlite`, `butler`, `command`, `null`, an entry point, `module:Class`, or `{import: …, name: …}`."""
+    config: Annotated[dict[str, object], BeforeValidator(typed)] = Field(default_factory=dict)
+    """The catalogue's own configuration."""
+    include_list: Patterns = ()
+    """Files that are ingested: regular expressions, searched for in the path; empty: all."""
+    exclude_list: Patterns = ()
+    """Files that are stored and not ingested, likewise; it prevails."""
+    batch_size: int = Field(default=20, ge=1)
+    """How many files are ingested together at most."""
+    num_workers: int = Field(default=1, ge=1, le=16)
+    """How many catalogue processes there are."""
+    timeout: Duration = Field(default=600.0, gt=0)
+    """A catalogue that makes no progress for so long is killed."""
+
+
+class CleanerConfig(Section):
+    directories: Directories = ()
+    """Below which old files and empty directories are removed."""
+    files_older_than: Duration = Field(default=30 * 86_400.0, gt=0)
+    """How long a file must have been left unchanged."""
+    directories_empty_for_more_than: Duration = Field(default=86_400.0, gt=0)
+    """How long a directory must have been empty; so are those in the buffer."""
+    scan_interval: Duration = Field(default=30.0, gt=0)
+    """Between two rounds."""
+
+
+class EndpointRetryConfig(RetryConfig):
+    attempts: int = Field(default=3, ge=1)
+    """Failures of its own after which a file waits for `retry`."""
+
+
+class EndpointGeneralConfig(GeneralConfig):
+    num_threads: int = Field(default=2, ge=1, le=64)
+    """How many workers verify and store files at the same time."""
+    chunk_size: int = Field(default=500, ge=1)
+    """How many files they take at once at most."""
+    batch_bytes: Size = Field(default=256_000_000, gt=0)
+    """How many bytes they take at once at most; a larger file goes alone."""
+    retry: EndpointRetryConfig = Field(default_factory=dict, validate_default=True)
+    """How a file that failed is tried again."""
+
+
+class EndpointConfig(Section):
+    endpoint: EndpointSection
+    """This site."""
+    finder: FinderConfig = Field(default_factory=dict, validate_default=True)
+    """How files are found."""
+    ingester: IngesterConfig = Field(default_factory=dict, validate_default=True)
+    """What they are ingested into."""
+    cleaner: CleanerConfig = Field(default_factory=dict, validate_default=True)
+    """What is removed when it is old."""
+    database: DatabaseConfig = Field(default_factory=dict, validate_default=True)
+    """The ledger."""
+    logging: LoggingConfig = Field(default_factory=dict, validate_default=True)
+    """What is told about the work, and where."""
+    general: EndpointGeneralConfig = Field(default_factory=dict, validate_default=True)
+    """How the work is done."""
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.database.path
+
+    @property
+    def catalogue(self) -> str | Mapping[str, str]:
+        """How the catalogue is found."""
+        found = self.ingester.catalogue
+        return found if isinstance(found, str) else {"import": found.module, "name": found.name}
+
+    @property
+    def catalogue_config(self) -> Mapping[str, object]:
+        """The catalogue's configuration; the embedded one lies beside the ledger unless it says where."""
+        given = self.ingester.config
+        if self.ingester.catalogue == "sqlite" and "path" not in given:
+            return {**given, "path": str(self.ledger_path.with_suffix(".catalogue.db"))}
+        return given
+
+    def notes(self) -> tuple[str, ...]:
+        """What is allowed and yet worth to be told."""
+        told = [*notes_on(self.database, self.logging)]
+        if self.endpoint.require_note and self.endpoint.staging is None:
+            told.append("endpoint.require_note: stores nothing without endpoint.staging, where the notes are")
+        return tuple(told)
+
+
+def load(path: Path, environment: Mapping[str, str] | None = None) -> EndpointConfig:
+    """Read the configuration.
+
+    Raises
+    ------
+    ConfigError
+        Its message has a line for each problem: ``file:line: key: message``.
+    """
+    return load_model(EndpointConfig, path, check=_problems, environment=environment)
+
+
+def effective(config: EndpointConfig) -> str:
+    """The configuration with all defaults filled in, as YAML that loads as the same configuration."""
+    return rendered(config)
+
+
+def _problems(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:
+    others: list[Key] = [("endpoint", "storage"), ("endpoint", "staging")]
+    yield from intrusions(document, origin, ("endpoint", "buffer"), others)

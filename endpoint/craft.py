@@ -1,0 +1,204 @@
+"""What the endpoint manager decides: what may be claimed, what came of it, and what lasts."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from common import __version__
+from common.disks import Disks
+from common.engine import Claim, now_ms
+from common.entry import Batch, Done, Failed, Outcome, Report
+from common.errors import Scope
+from common.files import BufferedFile
+from common.gate import Gate
+from common.ledger.ledger import Ledger
+from common.ledger.rows import ManagerRow
+from common.lifecycle import Step
+from common.mishaps import Mishaps, tell
+from common.pool import Crash
+from common.tasks import Chore, Identify
+from endpoint.clerk import Sweep
+from endpoint.config import EndpointConfig
+from endpoint.lifecycle import INGEST, STORE, VERIFY
+from endpoint.premises import Premises
+from endpoint.receipts import Receipts
+from endpoint.retirement import Retirement
+from endpoint.verification import Findings
+
+log = logging.getLogger(__name__)
+
+_SWEEPS_A_LIFE = 8
+"""So often within the time after which empty directories expire they are swept."""
+
+
+class Endpoint:
+    """What the endpoint manager decides; the craft of its engine."""
+
+    def __init__(self, config: EndpointConfig, premises: Premises, ledger: Ledger) -> None:
+        self._config = config
+        self._premises = premises
+        self._ledger = ledger
+        self._started_at = now_ms()
+        self._gates = {
+            VERIFY: Gate("files wait in the buffer", "files are verified again"),
+            STORE: Gate("verified files wait in the buffer", "storage takes files again"),
+            INGEST: Gate("stored files wait", "the catalogue takes files again"),
+        }
+        self._mishaps = Mishaps()
+        self._receipts = Receipts(ledger, premises.staging)
+        self._retirement = Retirement(ledger, premises.staging)
+        self._sweep_every = min(3600.0, config.cleaner.directories_empty_for_more_than / _SWEEPS_A_LIFE)
+        self._next_sweep = time.monotonic() + min(self._sweep_every, 60.0)
+        places = {"buffer": premises.buffer, "ledger": os.fsencode(config.ledger_path.parent)}
+        self._disks = Disks(
+            places if premises.storage is None else {**places, "storage": premises.storage},
+            goal=None if premises.storage is None else "storage",
+            called="storage",
+            floor=config.general.min_free,
+            scope=Scope.ENDPOINT,
+        )
+
+    def chore(self, now: float) -> Chore | None:
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._sweep_every
+            older_than = self._config.cleaner.directories_empty_for_more_than
+            return Chore(Sweep((self._premises.buffer,), older_than))
+        return None
+
+    def chore_done(self, chore: Chore, result: object, now: float) -> None:
+        """Nothing is learned from sweeping."""
+
+    def allowance(self, step: Step, worker: int, in_flight: Sequence[Batch], now: float) -> Claim | None:
+        running = [batch for batch in in_flight if batch.step == step]
+        gate = self._gates[step]
+        if self._disks.lacks_room_for_ledger or not gate.lets_through(is_running=bool(running), now=now):
+            return None
+        if step == INGEST:
+            return self._may_ingest(worker, on_trial=gate.is_on_trial)
+        bulky = None if self._may_be_bulky(in_flight) else False
+        if step == STORE:
+            claim = self._may_store(running, now)
+            return claim and replace(claim, bulky=bulky)
+        return Claim(*self._portion(on_trial=gate.is_on_trial), bulky=bulky)
+
+    def identify(self, take: Callable[[int, int], tuple[BufferedFile, ...]]) -> Identify | None:
+        """Nothing is hashed before it is entered: verification does that."""
+        return None
+
+    def worked(self, batch: Batch, result: object, now: float) -> Report:
+        if isinstance(result, Crash):
+            return self._mishaps.take_back(batch, Report((), error=result.reason))
+        assert isinstance(result, Report)
+        report = self._learn(batch, result, now)
+        failures = [outcome.failure for outcome in report.outcomes if isinstance(outcome, Failed)]
+        shared = next((failure for failure in failures if failure.scope is not Scope.FILE), None)
+        if shared is not None:
+            self._gates[batch.step].fail(shared, now)
+        elif report.outcomes:
+            self._gates[batch.step].succeed()
+        self._receipts.write(batch, report, now_ms())
+        report = self._mishaps.take_back(batch, self._without_known_digests(report))
+        tell(batch, report)
+        return report
+
+    def beat(self) -> None:
+        self._disks.measure()
+        self._retirement.proceed(time.monotonic())
+        self._ledger.beat(
+            ManagerRow(
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                version=__version__,
+                started_at=self._started_at,
+                heartbeat_at=now_ms(),
+                paused=self._paused(),
+                disk=self._disks.rows(),
+            )
+        )
+
+    def patience(self, now: float) -> float:
+        waits = [wait for gate in self._gates.values() if (wait := gate.patience(now)) is not None]
+        return max(0.0, min([*waits, self._next_sweep - now]))
+
+    def hopeful(self) -> bool:
+        return any(gate.is_hopeful for gate in self._gates.values())
+
+    def _may_ingest(self, worker: int, *, on_trial: bool) -> Claim | None:
+        """Only some of the workers keep a catalogue."""
+        ingester = self._config.ingester
+        if worker >= ingester.num_workers:
+            return None
+        return Claim(1 if on_trial else ingester.batch_size, 1 << 62)
+
+    def _may_store(self, running: Sequence[Batch], now: float) -> Claim | None:
+        lack = self._disks.lack()
+        if lack:
+            self._gates[STORE].fail(lack, now)
+            return None
+        limit, max_bytes = self._portion(on_trial=self._gates[STORE].is_on_trial)
+        spare = self._disks.spare
+        if spare is None:
+            return Claim(limit, max_bytes)
+        spare -= sum(batch.bytes for batch in running)
+        return None if spare <= 0 and running else Claim(limit, max(1, min(max_bytes, spare)))
+
+    def _portion(self, *, on_trial: bool) -> tuple[int, int]:
+        """Files and bytes of a batch; after a failure one file first."""
+        general = self._config.general
+        return 1 if on_trial else general.chunk_size, general.batch_bytes
+
+    def _may_be_bulky(self, in_flight: Sequence[Batch]) -> bool:
+        """One worker is kept free of bulky files, so that they never hold up the small ones."""
+        general = self._config.general
+        slow = sum(batch.bytes > general.batch_bytes for batch in in_flight if batch.step != INGEST)
+        return slow < max(1, general.num_threads - 1)
+
+    def _learn(self, batch: Batch, report: Report, now: float) -> Report:
+        """Keep what verifying has brought beside the outcomes, and take on what storage has unknown to us."""
+        if not isinstance(report.news, Findings):
+            return report
+        noted, origins = report.news.noted, report.news.origins
+        for wrong in noted.malformed:
+            log.warning("a delivery note has what makes no sense: %s", wrong)
+        self._retirement.note(noted.names, now)
+        self._retirement.touch(origins, now)
+        self._ledger.keep_origins(origins)
+        return replace(report, outcomes=self._adopted(batch, report.outcomes))
+
+    def _adopted(self, batch: Batch, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+        """What storage has, and this ledger has never stored, is no duplicate: it goes on."""
+        paths = {entry.id: entry.path for entry in batch.entries}
+        doubles = [one for one in outcomes if isinstance(one, Done) and one.state == "duplicate"]
+        if not doubles:
+            return tuple(outcomes)
+        known = self._ledger.versions([paths[outcome.entry_id] for outcome in doubles])
+        adopted = {
+            outcome.entry_id: replace(outcome, state=VERIFY.target, reason="storage had it already")
+            for outcome in doubles
+            if not any(
+                version.checksum == outcome.checksum and version.id != outcome.entry_id
+                for version in known.get(paths[outcome.entry_id], ())
+            )
+        }
+        return tuple(adopted.get(outcome.entry_id, outcome) for outcome in outcomes)
+
+    def _without_known_digests(self, report: Report) -> Report:
+        """A duplicate is told beside the version that it doubles, and does not become it."""
+        return replace(
+            report,
+            outcomes=tuple(
+                replace(outcome, checksum=None)
+                if isinstance(outcome, Done) and outcome.state == "duplicate"
+                else outcome
+                for outcome in report.outcomes
+            ),
+        )
+
+    def _paused(self) -> str:
+        if self._disks.lacks_room_for_ledger:
+            return "the disk of the ledger is full"
+        failure = next((gate.failure for gate in self._gates.values() if gate.failure), None)
+        return f"{failure.cause}: {failure.reason}; {failure.hint}" if failure else ""

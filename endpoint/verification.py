@@ -1,0 +1,151 @@
+"""What arrived is read and compared: with what the origin says of it, and with what is stored."""
+
+import errno
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from common.entry import Batch, Done, Entry, Failed, Outcome
+from common.errors import Failure, Scope
+from common.files import Algorithm, Checksum, Fence, checksum
+from common.ledger.rows import Origin
+from common.placing import same_content
+from common.pool import Tell
+from common.wording import instant
+from common.wording import path as shown
+from endpoint.lifecycle import VERIFY
+from endpoint.notes import Noted, Notes
+from endpoint.premises import ALGORITHM, Premises
+
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What verifying a batch has brought beside the outcomes."""
+
+    noted: Noted = field(default_factory=Noted)
+    origins: tuple[Origin, ...] = ()
+    """Of files that are what a note says, or were to be."""
+
+
+class Verification:
+    """Verifies one batch. Each file gets an outcome of its own, whatever happens to the others."""
+
+    def __init__(self, premises: Premises, notes: Notes, tell: Tell) -> None:
+        self._premises = premises
+        self._notes = notes
+        self._tell = tell
+        self._origins: list[Origin] = []
+
+    def take(self, batch: Batch) -> tuple[tuple[Outcome, ...], Findings]:
+        """Hash every file and judge it. A duplicate is told with its checksum; the copy may go at once."""
+        noted = self._notes.refresh()
+        outcomes: list[Outcome] = []
+        done = 0
+        for entry in batch.entries:
+            outcomes.append(self._judge(entry))
+            done += entry.fence.size
+            self._tell("verify", done)
+        return tuple(outcomes), Findings(noted, tuple(self._origins))
+
+    def _judge(self, entry: Entry) -> Outcome:
+        told = self._notes.of(entry.path)
+        source = os.path.join(self._premises.buffer, entry.path)
+        try:
+            change = entry.fence.change(Fence.of(os.lstat(source)))
+            if change:
+                return _changed(entry, change)
+            known = entry.checksum.algorithm if entry.checksum else ALGORITHM
+            digests: dict[Algorithm, Checksum] = {}
+            for algorithm in dict.fromkeys(origin.checksum.algorithm for origin in told) or (known,):
+                digests[algorithm], fence = checksum(source, algorithm)
+                if change := entry.fence.change(fence):
+                    return _changed(entry, change)
+            if not told:
+                _flush(source)
+        except OSError as error:
+            return _unreadable(entry, error)
+        return self._compare(entry, told, digests)
+
+    def _compare(self, entry: Entry, told: tuple[Origin, ...], digests: dict[Algorithm, Checksum]) -> Outcome:
+        """Decide by the digests of a file and what notes say of its path."""
+        origin = next((origin for origin in told if _agrees(origin, entry, digests)), None)
+        if told and origin is None:
+            return _rejected(entry, told[0], digests[told[0].checksum.algorithm])
+        if origin is not None:
+            self._origins.append(origin)
+        elif self._premises.require_note:
+            return _without_note(entry)
+        found = origin.checksum if origin else next(iter(digests.values()))
+        return self._compare_with_storage(entry, found)
+
+    def _compare_with_storage(self, entry: Entry, found: Checksum) -> Outcome:
+        storage = self._premises.storage
+        target = None if storage is None else os.path.join(storage, entry.path)
+        if target is None or not os.path.lexists(target):
+            return Done(entry.id, VERIFY.target, found, entry.fence)
+        if not same_content(target, found, entry.fence.size):
+            return conflict(entry, target, found)
+        if self._premises.on_duplicate == "delete":
+            self._discard(entry)
+        return Done(entry.id, "duplicate", found, entry.fence, "the same content is stored already")
+
+    def _discard(self, entry: Entry) -> None:
+        """Remove the second copy of what is stored; one that can't be removed, or has changed, stays."""
+        source = os.path.join(self._premises.buffer, entry.path)
+        with suppress(OSError):
+            if entry.fence.change(Fence.of(os.lstat(source))) is None:
+                os.unlink(source)
+
+
+def conflict(entry: Entry, target: bytes, found: Checksum) -> Done:
+    """The outcome for a file whose name in storage is taken by other content."""
+    reason = f"{shown(entry.path)}: {shown(target)} has other content; neither was touched"
+    return Done(entry.id, "conflict", found, entry.fence, reason)
+
+
+def _agrees(origin: Origin, entry: Entry, digests: dict[Algorithm, Checksum]) -> bool:
+    return origin.size == entry.fence.size and digests[origin.checksum.algorithm] == origin.checksum
+
+
+def _rejected(entry: Entry, origin: Origin, found: Checksum) -> Done:
+    reason = (
+        f"{shown(entry.path)}: has {entry.fence.size:,} bytes with {found.algorithm} {found.digest}; "
+        f"the delivery note {shown(origin.note)} of {instant(origin.sent_at)} says {origin.size:,} bytes "
+        f"with {origin.checksum.digest}"
+    )
+    return Done(entry.id, "rejected", found, entry.fence, reason)
+
+
+def _without_note(entry: Entry) -> Failed:
+    reason = f"{shown(entry.path)}: no delivery note names it, and endpoint.require_note wants one"
+    hint = "find out who put it into the buffer; `retry` it once its note is there"
+    return Failed(entry.id, Failure(Scope.FILE, "no delivery note", reason, hint))
+
+
+def _changed(entry: Entry, change: str) -> Done:
+    return Done(entry.id, "vanished", reason=f"{change} before it could be verified")
+
+
+def _unreadable(entry: Entry, error: OSError) -> Outcome:
+    if error.errno in _GONE:
+        return _changed(entry, "left the buffer")
+    reason = f"{shown(entry.path)} can't be read: {error.strerror}"
+    hint = "give the manager's user the right to read it, or look at the disk"
+    return Failed(entry.id, Failure(Scope.FILE, "can't be read", reason, hint))
+
+
+def _flush(path: bytes) -> None:
+    """Make a file durable that somebody else wrote: what hdfmgr delivers, it has flushed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def versions_of(outcomes: Iterable[Outcome]) -> dict[int, Checksum]:
+    """The checksums of those that were found out, by entry."""
+    return {outcome.entry_id: outcome.checksum for outcome in outcomes if outcome.checksum}
