@@ -2,17 +2,18 @@
 
 import re
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import Failure
-from common.ledger import claim, finish, landing, merge, pace, record, resume, story, totals
+from common.ledger import claim, finish, landing, merge, origins, pace, record, resume, story, totals
 from common.ledger import ledger as ledger_module
 from common.ledger import reader as reader_module
 from common.ledger.ledger import Ledger
 from common.ledger.reader import LedgerReader
-from common.ledger.rows import Receipt
+from common.ledger.rows import Origin, Receipt
 from handoff.lifecycle import HOLD, LIFECYCLE, SEND
 from tests.ledgers import (
     NOW,
@@ -60,6 +61,11 @@ def use_every_verb(ledger: Ledger) -> None:
     ledger.retry(now_ms=NOW)
     ledger.vanish([1], reason="gone", now_ms=NOW)
     ledger.receipts([Receipt(a.path, checksum("0"), "stored", NOW)])
+    ledger.keep_origins([Origin(a.path, 10, checksum("0"), b"batch-1", NOW)])
+    ledger.origins([a.path])
+    # Only where it is known already may an entry be told to begin in a state that none begins in.
+    known = ledger.versions([a.path])[a.path][0]
+    ledger.backfill("held", [replace(found(a.path), checksum=known.checksum)], now_ms=NOW)
     ledger.beat(manager())
     ledger.totals()
     ledger.tend()
@@ -121,6 +127,7 @@ def constants() -> list[tuple[str, str]]:
         landing,
         ledger_module,
         merge,
+        origins,
         pace,
         reader_module,
         record,
