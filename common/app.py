@@ -380,14 +380,16 @@ class Commands(Generic[Config]):
         self,
         config: ConfigPath,
         canary: Annotated[
-            bool, typer.Option("--canary", help="Send a file through the whole path, and remove it.")
+            bool,
+            typer.Option("--canary", help="Write at the endpoint: send a file the whole way, and remove it."),
         ] = False,
         as_json: AsJson = False,
         debug: Debug = False,
     ) -> None:
         """Look at all that can be known before files depend on it.
 
-        Exits with 0 when all is well, 4 when something FAILs, 5 when there are warnings only.
+        It only reads, on both sides, unless --canary sends a file. Exits with 0 when all is well, 4 when
+        something FAILs, 5 when there are warnings only.
         """
         from common import health
 
@@ -455,13 +457,20 @@ class Commands(Generic[Config]):
     def _launch(self, loaded: Config, *, quiet: bool, debug: bool) -> None:
         """Run the manager in the background; returns in both processes."""
         from common.control import detach
+        from common.logs import unwritable
 
-        settings = loaded.logging
-        log = settings.file or loaded.ledger_path.with_suffix(".log")
+        settings, beside = loaded.logging, loaded.ledger_path.with_suffix(".log")
+        log = settings.file or beside
         if settings.file is None:
             # Nobody sees its standard error any more; without a limit its messages would fill the disk.
             limits = {"rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
             settings = settings.model_copy(update={"file": log, **limits})
+        elif why := unwritable(settings.file):
+            # They go to standard error instead, which is nowhere in the background.
+            log = beside
+            elsewhere = f"its messages go to {log} until it can"
+            error = DbbError(f"{settings.file} can't be written: {why}", elsewhere)
+            _tell(self._kind.program, error, debug=False)
 
         def serve(ready: Callable[[], None]) -> int:
             _configure_logs(settings, quiet=quiet, debug=debug)

@@ -6,12 +6,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from common import wording
-from common.errors import DbbError
+from common.errors import DbbError, LedgerError
 from common.ledger.lock import holder
 from common.ledger.reader import LedgerReader
 from common.ledger.rows import FAILED, VANISHED, ManagerRow
@@ -157,25 +158,23 @@ def common_checks(subject: Subject) -> list[Check]:
 
 
 def directory(name: str, place: bytes, purpose: str) -> Iterator[Result]:
-    """Whether a local directory can be read and written, by doing it.
-
-    A directory is made in it and removed again: in a buffer, a file would be taken for one of the
-    instrument's.
-    """
+    """Whether a local directory can be read and written; nothing is made in it."""
     told = wording.path(place)
     if not os.path.isdir(place):
         yield fail(name, f"{told} is not a directory", f"create it: {purpose}")
         return
-    probe = os.path.join(place, b".dbb-check-%d" % os.getpid())
     try:
         with os.scandir(place) as entries:
             next(entries, None)
-        os.mkdir(probe)
-        os.rmdir(probe)
     except OSError as error:
         yield fail(name, f"{told}: {error.strerror}", "this user must be able to read and write it")
         return
-    yield ok(name, told)
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        yield fail(name, f"{told} is mounted for reading only", "mount it for writing")
+    elif not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        yield fail(name, f"{told} can't be written", "this user must be able to read and write it")
+    else:
+        yield ok(name, told)
 
 
 def graded_room(name: str, room: Room, min_free: int) -> Iterator[Result]:
@@ -201,7 +200,7 @@ def _room_check(name: str, place: bytes, min_free: int) -> Check:
 
 def _configuration(subject: Subject) -> Iterator[Result]:
     yield ok("configuration", f"{subject.config} is valid")
-    yield from (warn("configuration", note) for note in subject.notes)
+    yield from (ok("configuration", note) for note in subject.notes)
 
 
 def _ledger(subject: Subject) -> Iterator[Result]:
@@ -225,7 +224,7 @@ def _manager(subject: Subject) -> Iterator[Result]:
     pid = holder(subject.ledger)
     row = _row(subject)
     if pid is None and row is None:
-        yield warn("manager", "it was never started", f"{subject.program} start {subject.config}")
+        yield _unstarted(subject)
     elif pid is None and row is not None:
         yield fail(
             "manager",
@@ -238,6 +237,17 @@ def _manager(subject: Subject) -> Iterator[Result]:
         yield _heartbeat(row)
         if row.paused:
             yield warn("pause", row.paused, "it goes on by itself once that is mended")
+
+
+def _unstarted(subject: Subject) -> Result:
+    """A manager that has never run is well as long as nothing waits for it."""
+    waiting = os.path.isdir(subject.buffer) and any(
+        page.files for page in Scanner(subject.buffer, exclude=subject.exclude).pages()
+    )
+    hint = f"{subject.program} start {subject.config}"
+    if waiting:
+        return warn("manager", "it was never started with this ledger, and files lie in the buffer", hint)
+    return ok("manager", f"it was never started with this ledger: `{hint}`")
 
 
 def _heartbeat(row: ManagerRow) -> Result:
@@ -256,11 +266,11 @@ def _heartbeat(row: ManagerRow) -> Result:
 
 def _files(subject: Subject) -> Iterator[Result]:
     """How long files wait, whether any get through, and which are in trouble."""
-    if not is_there(subject.ledger):
-        return
     now_ms = time.time_ns() // 1_000_000
     lifecycle = subject.lifecycle
-    with LedgerReader.open(subject.ledger, manager=lifecycle.manager) as reader:
+    with _reader(subject) as reader:
+        if reader is None:
+            return
         oldest = reader.oldest_waiting()
         delivered = reader.rates(now_ms=now_ms, windows=(_IDLE,))
         totals = reader.totals()
@@ -273,7 +283,9 @@ def _files(subject: Subject) -> Iterator[Result]:
             "oldest waiting",
             _graded(age, _OLD),
             f"{wording.path(oldest.path)} has waited for {duration(age)}, and is {oldest.state}{why}",
-            f"{subject.program} history {subject.config} PATH" if age >= _OLD[0] else "",
+            f"{subject.program} history {subject.config} {wording.word(oldest.path)}"
+            if age >= _OLD[0]
+            else "",
         )
         through = sum(rate.files for rate in delivered.values())
         if holder(subject.ledger) is not None:
@@ -284,7 +296,7 @@ def _files(subject: Subject) -> Iterator[Result]:
             trouble[total.state] += total.files
     told = ", ".join(f"{wording.count(number)} {state}" for state, number in trouble.items() if number)
     if told:
-        yield warn("failures", told, f"{subject.program} status {subject.config} tells why")
+        yield warn("failures", told, f"{subject.program} status {subject.config} --failed")
     else:
         yield ok("failures", f"no file is {FAILED} or waits for a decision")
 
@@ -314,6 +326,9 @@ def _clock(subject: Subject) -> Iterator[Result]:
 
 def _odd_files(subject: Subject) -> Iterator[Result]:
     """What lies in the buffer and will never be taken from there."""
+    if not os.path.isdir(subject.buffer):
+        # That is what another check tells.
+        return
     deadline = time.monotonic() + _SCAN
     told: list[str] = []
     number = files = 0
@@ -335,10 +350,20 @@ def _odd_files(subject: Subject) -> Iterator[Result]:
 
 
 def _row(subject: Subject) -> ManagerRow | None:
-    if not is_there(subject.ledger):
-        return None
-    with LedgerReader.open(subject.ledger, manager=subject.lifecycle.manager) as reader:
-        return reader.manager()
+    with _reader(subject) as reader:
+        return reader.manager() if reader else None
+
+
+@contextmanager
+def _reader(subject: Subject) -> Iterator[LedgerReader | None]:
+    """The ledger; None where there is none, or one that can't be used, as the check of its name tells."""
+    with ExitStack() as stack:
+        reader = None
+        if is_there(subject.ledger):
+            with suppress(LedgerError):
+                opened = LedgerReader.open(subject.ledger, manager=subject.lifecycle.manager)
+                reader = stack.enter_context(opened)
+        yield reader
 
 
 def _graded(value: float, limits: tuple[float, ...]) -> Verdict:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from common import wording
@@ -51,6 +52,19 @@ def configure(
         old.close()
     root.addHandler(handler)
     root.setLevel(level or config.level)
+
+
+def unwritable(file: Path) -> str:
+    """Why messages can't go into that file, as far as can be told without making it; empty: they can."""
+    directory = file.parent
+    if not directory.is_dir():
+        return f"there is no directory {directory}"
+    place = file if file.exists() else directory
+    if file.is_dir():
+        return "it is a directory"
+    if not os.access(place, os.W_OK, effective_ids=True):
+        return f"{place} can't be written"
+    return ""
 
 
 class LineFormatter(logging.Formatter):

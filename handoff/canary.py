@@ -50,7 +50,7 @@ def fly(route: Route, remote: Remote, orders: Orders) -> Iterator[Result]:
             yield from _flight(own, remote, orders, number)
     finally:
         left = (batch_name(route.owner, Batch(number, SEND, ())), target)
-        _look(route, remote, leftovers=left)
+        _look(route, remote, leftovers=left, make=False)
     yield ok("canary", "removed again at both ends")
 
 
@@ -79,8 +79,8 @@ def _flight(route: Route, remote: Remote, orders: Orders, number: int) -> Iterat
         entry = _moved_on(entry, step, report)
 
 
-def _look(route: Route, remote: Remote, leftovers: tuple[bytes, ...] = ()) -> None:
-    """Make the directories there that the route names, and remove leftovers of ours."""
+def _look(route: Route, remote: Remote, leftovers: tuple[bytes, ...] = (), *, make: bool = True) -> None:
+    """Make the directories there that the route names, if asked to, and remove leftovers of ours."""
     survey(
         remote,
         staging=route.staging,
@@ -88,6 +88,7 @@ def _look(route: Route, remote: Remote, leftovers: tuple[bytes, ...] = ()) -> No
         owner=route.owner,
         keep=None,
         leftovers=leftovers,
+        make=make,
         patience=route.patience,
     )
 

@@ -14,12 +14,13 @@ from common import wording
 from common.errors import LedgerError, RemoteError
 from common.health import Check, Result, Subject, common_checks, directory, fail, graded_room, ok, warn
 from common.ledger.reader import LedgerReader
+from common.logs import unwritable
 from common.process import run
 from common.remote import Remote, split_template
 from handoff.config import HandoffConfig
 from handoff.lifecycle import LIFECYCLE
 from handoff.route import Orders, Route, fast_algorithm, transfer_of
-from handoff.survey import Survey, survey
+from handoff.survey import Survey, look, survey
 
 _OFFSET = 5.0
 """Seconds that the endpoint's clock may differ from ours."""
@@ -45,6 +46,7 @@ def checks(path: Path, config: HandoffConfig, *, canary: bool) -> Sequence[Check
     )
     found = [
         *common_checks(subject),
+        Check("log", lambda: _log(config)),
         Check("buffer", lambda: directory("buffer", buffer, "the instrument writes into it")),
         Check("holding", lambda: _holding(buffer, holding)),
         Check("programs here", lambda: _programs(config)),
@@ -63,6 +65,18 @@ def _holding(buffer: bytes, holding: bytes) -> Iterator[Result]:
             "it lies on another filesystem than the buffer: each delivered file is copied into it",
             "put both on one filesystem, where a move costs nothing",
         )
+
+
+def _log(config: HandoffConfig) -> Iterator[Result]:
+    """Whether messages can be written where the configuration says."""
+    file = config.logging.file
+    if file is None:
+        return
+    why = unwritable(file)
+    if why:
+        yield fail("log", f"{file}: {why}", "make its directory, and let the manager's account write there")
+    else:
+        yield ok("log", str(file))
 
 
 def _programs(config: HandoffConfig) -> Iterator[Result]:
@@ -106,12 +120,11 @@ def _endpoint(config: HandoffConfig) -> Iterator[Result]:
         started = time.monotonic()
         try:
             remote.connect()
-            found = survey(
+            found = look(
                 remote,
                 staging=route.staging,
                 buffer=route.endpoint_buffer,
                 owner=route.owner,
-                keep=None,
                 patience=route.patience,
             )
         except RemoteError as error:
@@ -139,22 +152,40 @@ def _endpoint(config: HandoffConfig) -> Iterator[Result]:
 def _surveyed(config: HandoffConfig, found: Survey) -> Iterator[Result]:
     for problem in found.problems:
         yield fail("endpoint", f"{problem.cause}: {problem.reason}", problem.hint)
+    places = {"staging": config.endpoint.staging, "buffer": config.endpoint.buffer}
+    for name in sorted(found.missing):
+        yield _missing(f"the endpoint's {name}, {places[name]}", is_known=_has_seen_endpoint(config))
     releases = dict.fromkeys(_release(line) for line in found.programs.values())
     yield ok("endpoint programs", "; ".join(releases) or "none tells its version")
     if config.endpoint.transfer == "rsync" and not found.rsync and not config.endpoint.commands.transfer:
         yield fail("endpoint programs", "rsync is not there", "install it, or set endpoint.transfer to auto")
-    places = f"{config.endpoint.staging} and {config.endpoint.buffer}"
+    both = " and ".join(places.values())
     if found.same_filesystem:
-        yield ok("staging and buffer", f"{places} lie on one filesystem")
+        yield ok("staging and buffer", f"{both} lie on one filesystem")
     elif not found.problems:
         yield fail(
             "staging and buffer",
-            f"{places} do not lie on one filesystem, and one mount of it",
+            f"{both} do not lie on one filesystem, and one mount of it",
             "files appear in the buffer by a link from staging: put both on one",
         )
     for name, room in found.space.items():
         yield from graded_room(f"space: endpoint {name}", room, config.general.min_free)
     yield _clock(found)
+
+
+def _missing(what: str, *, is_known: bool) -> Result:
+    """A directory that is not there; only what has never been seen is made."""
+    if is_known:
+        return fail(
+            "endpoint",
+            f"{what}, is gone",
+            "mount its filesystem; the manager makes it only before its first delivery",
+        )
+    return warn(
+        "endpoint",
+        f"{what}, is not there yet: the first start makes it",
+        "is it named right, and is its filesystem mounted? Made by hand, it can't be made elsewhere",
+    )
 
 
 def _clock(found: Survey) -> Result:
@@ -179,8 +210,12 @@ def _canary(config: HandoffConfig) -> Iterator[Result]:
                 buffer=route.endpoint_buffer,
                 owner=route.owner,
                 keep=None,
+                make=not _has_seen_endpoint(config),
                 patience=route.patience,
             )
+            if found.failure:
+                yield fail("canary", f"not sent: {found.failure.reason}", found.failure.hint)
+                return
             yield from fly(route, remote, _orders(config, found))
         except RemoteError as error:
             yield fail("canary", f"{error.failure.cause}: {error.failure.reason}", error.failure.hint)
@@ -197,6 +232,15 @@ def _remote(config: HandoffConfig, name: str) -> Iterator[Remote]:
 
 def _orders(config: HandoffConfig, found: Survey) -> Orders:
     return Orders(fast_algorithm(found), transfer_of(config, found), found.openssl)
+
+
+def _has_seen_endpoint(config: HandoffConfig) -> bool:
+    """Whether a manager has been there: then it has chosen an algorithm."""
+    try:
+        with LedgerReader.open(config.ledger_path, manager=LIFECYCLE.manager) as reader:
+            return reader.algorithm is not None
+    except LedgerError:
+        return False
 
 
 def _owner(config: HandoffConfig) -> str:

@@ -53,12 +53,15 @@ class Survey:
     staging: Directory
     buffer: Directory
     hard_links: bool
-    """Whether they work in staging."""
+    """Whether they work in staging; not known after a mere `look`."""
     cleared: tuple[bytes, ...]
     """Directories of leftover batches that were removed from staging."""
     problems: tuple[Failure, ...]
     """Why nothing can be delivered there."""
     receipts: Receipts = field(default_factory=Receipts)
+    missing: frozenset[str] = frozenset()
+    """After a mere `look`: which of ``staging`` and ``buffer`` are not there; what is said of them is said
+    of the directory in which they would be made."""
 
     @property
     def failure(self) -> Failure | None:
@@ -102,6 +105,16 @@ def version_in(told: str) -> tuple[int, ...]:
     return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
+def look(remote: Asked, *, staging: bytes, buffer: bytes, owner: str, patience: Patience = PATIENT) -> Survey:
+    """Look around at the endpoint and change nothing there; else as `survey`."""
+    definitions = Definitions(looking=True, making=False, clearing=False)
+    definitions.add_list("keep", ())
+    definitions.add_list("leftovers", ())
+    definitions.add_receipts(())
+    site = Definitions(staging=absolute(staging), buffer=absolute(buffer), owner=_ledger_id(owner))
+    return _asked(remote, site + definitions, patience, time.time)
+
+
 def survey(
     remote: Asked,
     *,
@@ -139,6 +152,7 @@ def survey(
     definitions = Definitions(
         staging=absolute(staging),
         buffer=absolute(buffer),
+        looking=False,
         making=make,
         owner=_ledger_id(owner),
         clearing=keep is not None,
@@ -146,6 +160,10 @@ def survey(
     definitions.add_list("keep", [batch_name(name) for name in keep or ()])
     definitions.add_list("leftovers", [batch_name(name) for name in leftovers])
     definitions.add_receipts(recorded)
+    return _asked(remote, definitions, patience, clock)
+
+
+def _asked(remote: Asked, definitions: Definitions, patience: Patience, clock: Callable[[], float]) -> Survey:
     before = clock()
     answer = run_script(remote, "survey.sh", definitions, patience=patience)
     trip = max(0.0, clock() - before - answer.durations().get("end", 0.0))
@@ -162,6 +180,7 @@ def survey(
         cleared=tuple(answer.all("cleared")),
         problems=(),
         receipts=answer.receipts(),
+        missing=frozenset(name.decode() for name in answer.all("missing")),
     )
     return replace(found, problems=tuple(_problems(answer, found)))
 
@@ -182,11 +201,14 @@ def _problems(answer: Answer, found: Survey) -> Iterator[Failure]:
             yield program_missing(_GNU, "the endpoint's `stat` is not GNU's")
         elif not directory.writable:
             told = rehearsed if b"Read-only file system" in rehearsed else b"Permission denied"
-            yield whole_failure(told, f"the endpoint's {name} can't be written to")
+            what = "made where it should be" if name in found.missing else "written to"
+            yield whole_failure(told, f"the endpoint's {name} can't be {what}")
     if unusable:
         return
     if not found.same_filesystem:
         yield whole_failure(b"cross-device link", "the endpoint's staging and buffer can't be linked")
+    if "looked" in answer:
+        return
     if "written" not in answer:
         yield whole_failure(rehearsed, "nothing can be written into the endpoint's staging")
     elif rehearsed and not found.hard_links and not is_unsupported(rehearsed):

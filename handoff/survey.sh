@@ -2,10 +2,10 @@
 # directories; and clears away what batches of ours have left in staging, never anything else. (The
 # text of visit.sh comes before this.)
 #
-# Defined by the caller: staging, buffer, making (are these two made), owner, clearing (clear away all
-# batches of ours but `keep`), recording (are there recorded receipts), passing (receipts to be passed
-# over), receipts_most, receipts_bytes; and the lists keep, leftovers (batches to be cleared away in any
-# case), recorded.
+# Defined by the caller: staging, buffer, looking (nothing at all is made or changed), making (are these
+# two made), owner, clearing (clear away all batches of ours but `keep`), recording (are there recorded
+# receipts), passing (receipts to be passed over), receipts_most, receipts_bytes; and the lists keep,
+# leftovers (batches to be cleared away in any case), recorded.
 
 # The first line of what a program says of itself, if it is there.
 tell_program() {
@@ -44,13 +44,44 @@ tell_directory() {
     say "unusable $label $text"
     return
   }
-  say "device $label $(stat -c %d -- "$1/.")"
-  physical=$(cd "$1" && pwd -P && echo .)
-  say "physical $label ${physical%"$newline".}"
-  if [ -w "$1" ] && [ -x "$1" ]; then
-    say "writable $label"
+  tell_place "$label" "$1"
+}
+
+tell_place() {
+  say "device $1 $(stat -c %d -- "$2/.")"
+  physical=$(cd "$2" && pwd -P && echo .)
+  say "physical $1 ${physical%"$newline".}"
+  if [ -w "$2" ] && [ -x "$2" ]; then
+    say "writable $1"
   fi
-  space "$label" "$1"
+  space "$1" "$2"
+}
+
+# The same without making anything: of what is missing, the place is told in which it would be made.
+look_at_directory() {
+  label=$1
+  place=$2
+  if ! text=$(stat -- "$place/." 2>&1 >/dev/null); then
+    case $text in
+      *'No such file or directory') [ -L "$place" ] || say "missing $label" ;;
+    esac
+    if [ -L "$place" ] || [ "$text" = "${text%No such file or directory}" ]; then
+      say "unusable $label $text"
+      return
+    fi
+    while [ ! -e "$place" ]; do
+      place=${place%/*}
+      place=${place:-/}
+    done
+  fi
+  shift 2
+  for directory do
+    if [ -e "$directory" ] && { [ ! -d "$directory" ] || [ ! -w "$directory" ] || [ ! -x "$directory" ]; }; then
+      say "unusable $label $directory: Permission denied"
+      return
+    fi
+  done
+  tell_place "$label" "$place"
 }
 
 # What `place` will do, on a file of ours inside staging.
@@ -105,10 +136,16 @@ visit() {
   mark clock
   define
   tell_programs
-  tell_directory staging "$staging" "$staging/.notes" "$staging/.receipts"
-  tell_directory buffer "$buffer"
+  if [ "$looking" = yes ]; then
+    say looked
+    look_at_directory staging "$staging" "$staging/.notes" "$staging/.receipts"
+    look_at_directory buffer "$buffer"
+  else
+    tell_directory staging "$staging" "$staging/.notes" "$staging/.receipts"
+    tell_directory buffer "$buffer"
+    rehearse
+  fi
   say "mounts $(cat /proc/self/mountinfo 2>/dev/null)"
-  rehearse
   start_ticking
   leftovers clear_leftovers
   [ "$clearing" = no ] || keep clear_all_but

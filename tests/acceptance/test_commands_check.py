@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,11 +48,13 @@ def own_sites(tmp_path: Path, own_sshd: Sshd) -> Sites:
     return sites
 
 
-def test_before_the_first_start_only_that_is_missing(sites: Sites) -> None:
-    sites.write_config()
+def test_before_the_first_start_all_is_well(sites: Sites) -> None:
+    # Keys of the original manager are a note.
+    sites.write_config(database={"echo": True})
     code, told = _check(sites)
-    assert code == 5
-    assert _only(told, "WARN") == {"manager"}
+    assert code == 0
+    assert ("OK", "database.echo: is ignored; the ledger has no such setting", "") in told["configuration"]
+    assert _only(told, "WARN") == set()
     assert _only(told, "FAIL") == set()
     assert set(told) >= {
         "configuration",
@@ -78,22 +79,70 @@ def test_before_the_first_start_only_that_is_missing(sites: Sites) -> None:
 
 def test_the_text_has_the_same_results_and_the_hints(sites: Sites) -> None:
     config = sites.write_config()
+    write_file(sites.buffer, b"a.fits", b"x")
     done = sites.command("check", config)
     out = done.stdout.decode()
     assert done.exit_code == 5
-    assert f"WARN  manager                  it was never started\n      → hdfmgr start {config}\n" in out
+    assert (
+        "WARN  manager                  it was never started with this ledger, and files lie in the buffer\n"
+        f"      → hdfmgr start {config}\n"
+    ) in out
     assert out.splitlines()[-1].endswith(" OK, 1 WARN, 0 FAIL")
 
 
-def test_a_check_leaves_nothing_behind(sites: Sites) -> None:
+def _changes(sites: Sites) -> list[tuple[str, int]]:
+    """All that is there, with the times at which it was changed: a directory's when a name came or went."""
+    return sorted((str(path), path.stat().st_ctime_ns) for path in sites.directory.rglob("*"))
+
+
+def test_a_check_only_reads_on_both_sides(sites: Sites) -> None:
     sites.write_config()
     write_file(sites.buffer, b"a.fits", b"x")
-    before = sorted(str(path) for path in sites.directory.rglob("*"))
+    before = _changes(sites)
     _check(sites)
-    after = sorted(str(path) for path in sites.directory.rglob("*"))
-    # What the manager would make there is made.
-    made = [sites.staging / ".notes", sites.staging / ".receipts"]
-    assert [path for path in after if path not in before] == list(map(str, made))
+    assert _changes(sites) == before
+
+
+def test_endpoint_directories_that_have_never_been_seen_are_made_by_the_first_start(sites: Sites) -> None:
+    sites.write_config()
+    for place in (sites.staging, sites.endpoint_buffer):
+        place.rmdir()
+    before = _changes(sites)
+    code, told = _check(sites)
+    assert (code, _only(told, "WARN"), _changes(sites)) == (5, {"endpoint"}, before)
+    assert [result[1] for result in told["endpoint"]] == [
+        f"the endpoint's buffer, {sites.endpoint_buffer}, is not there yet: the first start makes it",
+        f"the endpoint's staging, {sites.staging}, is not there yet: the first start makes it",
+    ]
+    assert told["staging and buffer"][0][0] == "OK"
+
+
+def test_an_endpoint_directory_that_is_gone_fails(sites: Sites) -> None:
+    sites.write_config()
+    with Ledger.open(sites.ledger, LIFECYCLE) as ledger:
+        ledger.choose_algorithm("sha256")
+    sites.endpoint_buffer.rmdir()
+    for flags in ((), ("--canary",)):
+        code, told = _check(sites, *flags)
+        assert code == 4
+        assert told["endpoint"][0][:2] == (
+            "FAIL",
+            f"the endpoint's buffer, {sites.endpoint_buffer}, is gone",
+        )
+        assert not sites.endpoint_buffer.exists()
+
+
+def test_a_log_that_cannot_be_written_fails(sites: Sites) -> None:
+    log = sites.directory / "nowhere" / "messages.log"
+    sites.write_config(logging={"file": str(log)})
+    _, told = _check(sites)
+    assert told["log"] == [
+        (
+            "FAIL",
+            f"{log}: there is no directory {log.parent}",
+            "make its directory, and let the manager's account write there",
+        )
+    ]
 
 
 def test_a_broken_configuration_is_a_result_too(sites: Sites) -> None:
@@ -201,10 +250,9 @@ def test_staging_and_buffer_on_two_filesystems_fail(sites: Sites) -> None:
     shared = Path("/dev/shm") / f"dbb-test-{os.getpid()}"
     assert os.stat("/dev/shm").st_dev != os.stat(sites.directory).st_dev
     sites.write_config(endpoint={"staging": str(shared)})
-    try:
-        _, told = _check(sites)
-    finally:
-        shutil.rmtree(shared)
+    # Nothing is made there to find that out.
+    _, told = _check(sites)
+    assert not shared.exists()
     failed = told.get("endpoint", []) + told.get("staging and buffer", [])
     assert any(status == "FAIL" and "filesystem" in detail + hint for status, detail, hint in failed)
 
@@ -262,7 +310,8 @@ def test_the_check_reads_nothing_of_the_users_own_ssh(sites: Sites) -> None:
 @pytest.mark.parametrize("transfer", ["rsync", "scp"])
 def test_the_canary_goes_the_whole_way_and_leaves_nothing(sites: Sites, transfer: str) -> None:
     sites.write_config(endpoint={"transfer": transfer})
-    _check(sites)
+    _check(sites, "--canary")
+    # The first has made what the manager would have made there.
     before = sorted(str(path) for path in sites.directory.rglob("*"))
     _, told = _check(sites, "--canary")
     assert [result[0] for result in told["canary"]] == ["OK", "OK", "OK"]

@@ -71,6 +71,22 @@ def test_a_daemon_says_where_its_messages_go(sites: Sites) -> None:
     assert "stopped" in log.read_text()
 
 
+def test_a_daemon_whose_log_cannot_be_written_says_where_its_messages_are(sites: Sites) -> None:
+    log = sites.directory / "nowhere" / "messages.log"
+    config = sites.write_config(logging={"file": str(log)})
+    code, out, err = _told(sites.command("start", config, "--daemon"))
+    beside = sites.ledger.with_suffix(".log")
+    assert (code, out.endswith(f"its messages go to {beside}\n")) == (0, True)
+    assert err == (
+        f"hdfmgr: {log} can't be written: there is no directory {log.parent}\n"
+        f"  hint: its messages go to {beside} until it can\n"
+    )
+    assert sites.command("stop", config).exit_code == 0
+    assert "the log file can't be written" in beside.read_text()
+    assert "stopped" in beside.read_text()
+    assert not log.parent.exists()
+
+
 def test_a_daemon_that_does_not_come_up_is_told_where_it_was_called(sites: Sites) -> None:
     config = sites.write_config()
     sites.holding.rmdir()

@@ -14,7 +14,7 @@ from common.exchange import Receipts
 from common.files import Checksum
 from common.ledger.rows import Receipt
 from common.process import run
-from handoff.survey import survey
+from handoff.survey import look, survey
 from handoff.visit import Expected
 from tests.apart import apart, mount, own_namespaces
 from tests.integration.visiting import BATCH, OWNER, SHELLS, Endpoint, Shell, sha256, stand_in
@@ -150,6 +150,38 @@ def test_what_is_wrong_with_the_directories_is_told(
     assert failure is not None
     assert (failure.scope, failure.cause) == (Scope.ENDPOINT, cause)
     assert re.fullmatch(f"the endpoint's {reason}", failure.reason)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_look_tells_the_same_and_changes_nothing(tmp_path: Path, shell: str) -> None:
+    endpoint = Endpoint(tmp_path, Shell(shell))
+    places = {"staging": endpoint.staging, "buffer": endpoint.buffer}
+    before = {name: os.stat(place).st_ctime_ns for name, place in places.items()}
+    found = look(endpoint.remote, **places, owner=OWNER)
+    assert {name: os.stat(place).st_ctime_ns for name, place in places.items()} == before
+    made = endpoint.survey()
+    assert (found.problems, found.missing, found.same_filesystem) == ((), frozenset(), True)
+    assert (found.programs, found.digests) == (made.programs, made.digests)
+    assert (found.staging.device, found.staging.mount) == (made.staging.device, made.staging.mount)
+    assert set(found.space) == {"staging", "buffer"}
+
+
+def test_of_what_is_missing_a_look_tells_the_place_where_it_would_be_made(tmp_path: Path) -> None:
+    endpoint = Endpoint(tmp_path, _powerless())
+    os.chmod(endpoint.buffer, 0o500)
+    os.symlink("nowhere", tmp_path / "link")
+    above = os.fsencode(tmp_path)
+    well = look(endpoint.remote, staging=endpoint.staging, buffer=above + b"/a\n/b", owner=OWNER)
+    assert (well.problems, well.missing, well.same_filesystem) == ((), {"buffer"}, True)
+    for buffer, reason in (
+        (endpoint.buffer + b"/a/b", "buffer can't be made where it should be: Permission denied"),
+        (endpoint.buffer, "buffer can't be written to: Permission denied"),
+        (above + b"/link", "buffer can't be used: .*: No such file or directory"),
+    ):
+        found = look(endpoint.remote, staging=endpoint.staging, buffer=buffer, owner=OWNER)
+        assert found.failure is not None
+        assert re.fullmatch(f"the endpoint's {reason}", found.failure.reason)
+    assert sorted(os.listdir(tmp_path)) == ["buffer", "link", "staging"]
 
 
 def test_programs_that_are_lacking_are_told(tmp_path: Path) -> None:

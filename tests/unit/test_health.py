@@ -134,15 +134,29 @@ def _enter(subject: Subject, *, age: float, beat: float | None = 0.0, failed: bo
             ledger.beat(ManagerRow(1, "here", "0.1.0", now - 9_000_000, now - round(beat * 1000)))
 
 
-def test_before_there_is_a_ledger_only_the_manager_is_missing(subject: Subject) -> None:
-    told = _look(subject)
+def test_before_there_is_a_ledger_all_may_be_well(subject: Subject) -> None:
+    told = _look(replace(subject, notes=("database.echo: is ignored",)))
     assert {name: result.verdict for name, result in told.items()} == {
         "configuration": Verdict.OK,
         "ledger": Verdict.OK,
-        "manager": Verdict.WARN,
+        "manager": Verdict.OK,
         "clock": Verdict.OK,
         "odd files": Verdict.OK,
     }
+
+
+def test_a_manager_that_was_never_started_while_files_wait_is_a_warning(subject: Subject) -> None:
+    Path(os.fsdecode(subject.buffer), "a.fits").touch()
+    told = _look(subject)["manager"]
+    assert (told.verdict, told.hint) == (Verdict.WARN, "hdfmgr start /etc/dbb/summit.yaml")
+
+
+def test_a_corrupt_ledger_and_a_missing_buffer_are_told_once(subject: Subject) -> None:
+    subject.ledger.write_bytes(b"not a database, by any means" * 100)
+    os.rmdir(subject.buffer)
+    results = list(examine(common_checks(subject)))
+    assert [result.name for result in results if result.verdict is not Verdict.OK] == ["ledger"]
+    assert {result.name for result in results} == {"configuration", "ledger", "manager", "clock"}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +180,7 @@ def test_a_running_manager_must_get_files_through(subject: Subject, age: float, 
 def test_failures_are_a_warning(subject: Subject) -> None:
     _enter(subject, age=60, failed=True)
     assert _look(subject)["failures"] == warn(
-        "failures", "1 failed", "hdfmgr status /etc/dbb/summit.yaml tells why"
+        "failures", "1 failed", "hdfmgr status /etc/dbb/summit.yaml --failed"
     )
 
 
@@ -210,9 +224,10 @@ def test_scarce_room_is_told_in_bytes_and_inodes(room: Room, min_free: int, verd
     assert [result.verdict for result in graded_room("space", room, min_free)] == verdicts
 
 
-def test_a_directory_is_probed_and_left_as_it_was(tmp_path: Path) -> None:
+def test_a_directory_is_looked_at_and_not_touched(tmp_path: Path) -> None:
+    before = tmp_path.stat().st_mtime_ns
     assert [result.verdict for result in directory("x", os.fsencode(tmp_path), "")] == [Verdict.OK]
-    assert list(tmp_path.iterdir()) == []
+    assert tmp_path.stat().st_mtime_ns == before
     (tmp_path / "file").touch()
     told = list(directory("x", os.fsencode(tmp_path / "file"), "for this"))
     assert told == [fail("x", f"{tmp_path}/file is not a directory", "create it: for this")]
