@@ -262,6 +262,8 @@ class Remote:
 
     def _login_failure(self, ended: bool, patience: float) -> Failure:
         lines = self._log_lines()
+        if ended and (found := recognise((*_SYMPTOMS, *_LOGIN_SYMPTOMS), Scope.CONNECTION, lines)):
+            return found
         if (found := connection_failure(lines)) is not None:
             return found
         cause = "ssh login failed" if ended else "ssh login hangs"
@@ -389,6 +391,9 @@ _CONFIGURATION = "ssh configuration"
 _CONFIGURATION_HINT = "correct endpoint.ssh, or the ssh configuration that it names"
 _MORE_SESSIONS = "raise MaxSessions and MaxStartups in the endpoint's sshd_config, or use fewer num_threads"
 _NETWORK = "look at the network between the sites"
+_TURNED_AWAY = (
+    "sshd turns connections away: MaxStartups, PerSourcePenalties, a firewall, or an address block?"
+)
 _KEY = "log in by hand with endpoint.ssh.identity as endpoint.user; is its public key authorized there?"
 
 # In order of precedence: the first that matches any line wins. The words are those of OpenSSH 7 to 10.
@@ -449,7 +454,7 @@ _SYMPTOMS = (
     Symptom(
         r"(kex|ssh)_exchange_identification: |banner exchange: ",
         "connection closed before login",
-        "sshd turns connections away: MaxStartups, a firewall, or an address block?",
+        _TURNED_AWAY,
     ),
     Symptom(
         r"Unable to negotiate|no matching .+ found",
@@ -470,6 +475,12 @@ _LATER_SYMPTOMS = (
         "connection lost",
         _NETWORK,
     ),
+)
+
+
+# Said of a connection that was there, and by OpenSSH 10 also of one that sshd closed before the login.
+_LOGIN_SYMPTOMS = (
+    Symptom(r"^Connection (closed|reset) by .+ port \d+", "connection closed before login", _TURNED_AWAY),
 )
 
 
@@ -534,7 +545,8 @@ def recognise(symptoms: Iterable[Symptom], scope: Scope, lines: Sequence[str]) -
     for symptom in symptoms:
         for line in lines:
             if re.search(symptom.pattern, line):
-                return Failure(scope, symptom.cause, line, symptom.hint, symptom.transient)
+                # Hints follow it, so it does not end a sentence.
+                return Failure(scope, symptom.cause, line.rstrip("."), symptom.hint, symptom.transient)
     return None
 
 

@@ -328,7 +328,31 @@ def test_an_sshd_that_turns_us_away_is_told(tmp_path: Path, runtime: Path) -> No
 def test_the_words_of_ssh_are_understood(words: str, cause: str) -> None:
     failure = connection_failure(["Unauthorized access is prohibited.", words, "and more"])
     assert failure is not None
-    assert (failure.scope, failure.cause, failure.reason) == (Scope.CONNECTION, cause, words)
+    assert (failure.scope, failure.cause, failure.reason) == (
+        Scope.CONNECTION,
+        cause,
+        words.rstrip("."),
+    )
+
+
+def test_an_ssh_of_version_10_that_is_turned_away_is_told(sshd: Sshd, runtime: Path, tmp_path: Path) -> None:
+    stand_in = tmp_path / "bin" / "ssh"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        '#!/bin/sh\ncase " $* " in\n'
+        "*' -M '*) echo 'Connection closed by 10.1.2.3 port 22' >&2; exit 255 ;;\nesac\n"
+        'PATH=${PATH#*:}; exec ssh "$@"\n'
+    )
+    stand_in.chmod(0o755)
+    program = (
+        "from pathlib import Path; from common.remote import Remote, Site\n"
+        "from common.errors import RemoteError\n"
+        f"try: Remote({sshd.site()!r}, Path({str(runtime)!r}), 'w0').connect()\n"
+        "except RemoteError as error: print(error.failure.cause)"
+    )
+    path = f"{stand_in.parent}:{os.environ['PATH']}"
+    done = run([sys.executable, "-c", program], env={"PATH": path}, cwd=REPOSITORY)
+    assert done.stdout == b"connection closed before login\n"
 
 
 def test_other_words_are_no_news_of_the_connection() -> None:
