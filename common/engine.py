@@ -138,6 +138,7 @@ class Engine:
                 self._wait(signals)
                 self._turn()
             self._wind_down(signals)
+            self._beat()
         finally:
             self._pool.close()
 

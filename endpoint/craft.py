@@ -160,10 +160,9 @@ class Endpoint:
         """Keep what verifying has brought beside the outcomes, and take on what storage has unknown to us."""
         if not isinstance(report.news, Findings):
             return report
-        noted, origins = report.news.noted, report.news.origins
-        for wrong in noted.malformed:
+        origins = report.news.origins
+        for wrong in report.news.malformed:
             log.warning("a delivery note has what makes no sense: %s", wrong)
-        self._retirement.note(noted.names, now)
         self._retirement.touch(origins, now)
         self._ledger.keep_origins(origins)
         return replace(report, outcomes=self._adopted(batch, report.outcomes))

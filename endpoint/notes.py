@@ -5,22 +5,12 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 
 from common.exchange import is_plain_name, read_note
 from common.ledger.rows import Origin
 
 _LARGEST = 64 << 20
 """Bytes of the largest note that is read: one of 500 files has 150 kB."""
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """What is new of the notes since a worker looked before."""
-
-    names: tuple[bytes, ...] = ()
-    malformed: tuple[str, ...] = ()
-    """What is wrong with lines that make no sense."""
 
 
 class Notes:
@@ -31,8 +21,8 @@ class Notes:
         self._read: dict[bytes, tuple[Origin, ...]] = {}
         self._by_path: defaultdict[bytes, list[Origin]] = defaultdict(list)
 
-    def refresh(self) -> Noted:
-        """Read what has come, and forget what has been retired.
+    def refresh(self) -> tuple[str, ...]:
+        """Read what has come, forget what has been retired; tell what is wrong with lines that make no sense.
 
         A note is in place before the first of its files is, so that files found before this call are
         all accounted for.
@@ -41,14 +31,13 @@ class Notes:
         for gone in self._read.keys() - names:
             self._forget(gone)
         malformed: list[str] = []
-        news = sorted(names - self._read.keys())
-        for name in news:
+        for name in names - self._read.keys():
             origins, wrong = self._parse(name)
             self._read[name] = origins
             for origin in origins:
                 self._by_path[origin.path].append(origin)
             malformed += wrong
-        return Noted(tuple(news), tuple(malformed))
+        return tuple(malformed)
 
     def of(self, path: bytes) -> tuple[Origin, ...]:
         """What notes say of a path, the latest first."""

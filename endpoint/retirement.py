@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from common.exchange import is_plain_name
 from common.ledger.ledger import Ledger
 from common.ledger.rows import Origin
 from common.wording import duration
@@ -29,52 +30,50 @@ class Retirement:
         self._directory = None if staging is None else os.path.join(staging, b".notes")
         self._due: dict[bytes, float] = {}
         """By note: when it is to be looked at."""
-        self._seen: dict[bytes, float] = {}
+        self._first_seen: dict[bytes, float] = {}
+        self._next_listing = 0.0
         self._told: set[bytes] = set()
-
-    def note(self, names: Iterable[bytes], now: float) -> None:
-        """Notes that have been read for the first time."""
-        for name in names:
-            self._seen.setdefault(name, now)
-            self._due.setdefault(name, now)
 
     def touch(self, origins: Iterable[Origin], now: float) -> None:
         """Files of these notes have been judged."""
-        for stem in {origin.note for origin in origins}:
-            self._due[stem + b".jsonl"] = now
-            self._seen.setdefault(stem + b".jsonl", now)
+        self._due.update(dict.fromkeys({origin.note + b".jsonl" for origin in origins}, now))
 
     def proceed(self, now: float) -> None:
         """Remove those whose files are all accounted for; tell what a note names that does not come."""
         if self._directory is None:
             return
-        ripe = [name for name, due in self._due.items() if due <= now][:_AT_ONCE]
-        for name in ripe:
-            self._look(name, now)
+        if now >= self._next_listing:
+            self._next_listing = now + _AGAIN
+            with suppress(OSError):
+                names = [name for name in os.listdir(self._directory) if is_plain_name(name)]
+                self._due = dict.fromkeys(names, now) | self._due
+        for name in [name for name, due in self._due.items() if due <= now][:_AT_ONCE]:
+            self._look(os.path.join(self._directory, name), name, now)
 
-    def _look(self, name: bytes, now: float) -> None:
-        assert self._directory is not None
-        path = os.path.join(self._directory, name)
+    def _look(self, path: bytes, name: bytes, now: float) -> None:
         origins, malformed = parse_note(path)
         missing = self._missing(origins)
-        if missing or malformed or not origins:
+        if (missing or malformed or not origins) and os.path.lexists(path):
             self._due[name] = now + _AGAIN
-            waited = now - self._seen[name]
-            if waited > _LATE and name not in self._told:
-                self._told.add(name)
-                what = (
-                    f"{len(missing):,} files that are not here, such as {shown(missing[0].path)}"
-                    if missing
-                    else "nothing that makes sense"
-                )
-                log.warning("the delivery note %s names, since %s, %s", shown(name), duration(waited), what)
-            if os.path.lexists(path):
-                return
+            self._tell(name, missing, now)
+            return
         with suppress(OSError):
             os.unlink(path)
-        for memory in (self._due, self._seen):
-            memory.pop(name, None)
+        self._due.pop(name, None)
+        self._first_seen.pop(name, None)
         self._told.discard(name)
+
+    def _tell(self, name: bytes, missing: Sequence[Origin], now: float) -> None:
+        waited = now - self._first_seen.setdefault(name, now)
+        if waited < _LATE or name in self._told:
+            return
+        self._told.add(name)
+        what = (
+            f"{len(missing):,} files that are not here, such as {shown(missing[0].path)}"
+            if missing
+            else "what makes no sense"
+        )
+        log.warning("the delivery note %s has named for %s %s", shown(name), duration(waited), what)
 
     def _missing(self, origins: tuple[Origin, ...]) -> list[Origin]:
         """Those whose versions have not been judged yet."""

@@ -2,9 +2,8 @@
 
 import errno
 import os
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from common.entry import Batch, Done, Entry, Failed, Outcome
 from common.errors import Failure, Scope
@@ -15,7 +14,7 @@ from common.pool import Tell
 from common.wording import instant
 from common.wording import path as shown
 from endpoint.lifecycle import VERIFY
-from endpoint.notes import Noted, Notes
+from endpoint.notes import Notes
 from endpoint.premises import ALGORITHM, Premises
 
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -25,7 +24,8 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 class Findings:
     """What verifying a batch has brought beside the outcomes."""
 
-    noted: Noted = field(default_factory=Noted)
+    malformed: tuple[str, ...] = ()
+    """What is wrong with lines of notes that make no sense."""
     origins: tuple[Origin, ...] = ()
     """Of files that are what a note says, or were to be."""
 
@@ -41,14 +41,14 @@ class Verification:
 
     def take(self, batch: Batch) -> tuple[tuple[Outcome, ...], Findings]:
         """Hash every file and judge it. A duplicate is told with its checksum; the copy may go at once."""
-        noted = self._notes.refresh()
+        malformed = self._notes.refresh()
         outcomes: list[Outcome] = []
         done = 0
         for entry in batch.entries:
             outcomes.append(self._judge(entry))
             done += entry.fence.size
             self._tell("verify", done)
-        return tuple(outcomes), Findings(noted, tuple(self._origins))
+        return tuple(outcomes), Findings(malformed, tuple(self._origins))
 
     def _judge(self, entry: Entry) -> Outcome:
         told = self._notes.of(entry.path)
@@ -144,8 +144,3 @@ def _flush(path: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def versions_of(outcomes: Iterable[Outcome]) -> dict[int, Checksum]:
-    """The checksums of those that were found out, by entry."""
-    return {outcome.entry_id: outcome.checksum for outcome in outcomes if outcome.checksum}

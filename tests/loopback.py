@@ -256,7 +256,7 @@ class Sites:
             "general": {"settle": 0, "pause": 0.2, "num_threads": 2, "min_free": 0},
         }
         # JSON is YAML.
-        self.config.write_text(json.dumps(_merged(config, overrides), indent=2))
+        self.config.write_text(json.dumps(merged(config, overrides), indent=2))
         return self.config
 
     def command(
@@ -307,12 +307,13 @@ def write_file(root: Path, path: bytes, content: bytes = b"", *, mode: int = 0o6
     return whole
 
 
-def _merged(base: dict[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
-    merged = dict(base)
+def merged(base: dict[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
+    """Both; mappings in `overrides` are merged, all else replaces."""
+    both = dict(base)
     for key, value in overrides.items():
-        old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+        old = both.get(key)
+        both[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
 
 
 def _free_port() -> int:

@@ -7,12 +7,12 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import psutil
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]
@@ -25,6 +25,21 @@ from tests.ledgers import assert_sound
 from tests.loopback import Sites, files_below
 
 Answer = TypeVar("Answer")
+
+
+class Managed(Protocol):
+    """What has a manager and a ledger: `Sites`, or an `Archive`."""
+
+    ledger: Path
+    config: Path
+
+    @property
+    def output(self) -> Path: ...
+
+    def start(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    ) -> Background: ...
+
 
 _NO_OVERRIDE = "-dac_override,-dac_read_search"
 _POWERLESS = ("setpriv", f"--bounding-set={_NO_OVERRIDE}", f"--inh-caps={_NO_OVERRIDE}")
@@ -46,7 +61,7 @@ class Run:
     """
 
     def __init__(
-        self, sites: Sites, *options: str, env: Mapping[str, str] | None = None, powerless: bool = False
+        self, sites: Managed, *options: str, env: Mapping[str, str] | None = None, powerless: bool = False
     ) -> None:
         self._sites = sites
         prefix = _POWERLESS if powerless and os.geteuid() == 0 else ()
@@ -79,7 +94,7 @@ class Run:
             os.kill(self.process.pid, number)
 
 
-def rows(sites: Sites, query: str, *values: object) -> list[tuple[Any, ...]]:
+def rows(sites: Managed, query: str, *values: object) -> list[tuple[Any, ...]]:
     """What is in the ledger, by a reader of one's own; nothing while there is no ledger."""
     if not sites.ledger.exists():
         return []
@@ -92,17 +107,17 @@ def rows(sites: Sites, query: str, *values: object) -> list[tuple[Any, ...]]:
             raise
 
 
-def counts(sites: Sites) -> dict[str, int]:
+def counts(sites: Managed) -> dict[str, int]:
     """How many versions are in each state; a state without any is left out."""
     return dict(Counter(state for (state,) in rows(sites, "SELECT state FROM files")))
 
 
-def states(sites: Sites, path: bytes) -> list[str]:
+def states(sites: Managed, path: bytes) -> list[str]:
     """The state of each version of a path, the oldest version first."""
     return [state for (state,) in rows(sites, "SELECT state FROM files WHERE path = ? ORDER BY id", path)]
 
 
-def owner(sites: Sites) -> str:
+def owner(sites: Managed) -> str:
     """The id of the ledger, which marks all that is a manager's; empty while there is no ledger."""
     return next((value for (value,) in rows(sites, "SELECT value FROM meta WHERE key = 'id'")), "")
 
@@ -128,7 +143,7 @@ def _role(argv: list[str]) -> str:
     return "worker" if name.startswith("python") else name
 
 
-def children(sites: Sites) -> list[psutil.Process]:
+def children(sites: Managed) -> list[psutil.Process]:
     """Every living process that a manager of these sites has started, this one or one before."""
     mark, found = owner(sites), []
     for process in psutil.process_iter() if mark else ():

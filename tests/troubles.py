@@ -12,7 +12,7 @@ from typing import Any
 
 from common.process import run
 from tests.loopback import Sites
-from tests.runs import Run, rows
+from tests.runs import Managed, Run, rows
 
 _NEW_MOUNTS, _RECURSIVE, _PRIVATE = 0x20000, 0x4000, 0x40000
 
@@ -25,7 +25,7 @@ def carry_all(sites: Sites, *options: str) -> int:
     return sites.command("start", sites.config, "--once", *options).exit_code
 
 
-def story(sites: Sites, path: bytes) -> list[list[str]]:
+def story(sites: Managed, path: bytes) -> list[list[str]]:
     """The states that each version of a path has gone through, the oldest version first."""
     query = """
         SELECT file_id, target FROM history

@@ -1,0 +1,258 @@
+"""The endpoint manager at its ordinary work: what arrives is verified, stored and ingested, each once."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.archive import Archive, line
+from tests.loopback import files_below, write_file
+from tests.runs import Run, counts, eventually, rows, states
+from tests.troubles import disk, own_mounts, story
+
+STRAIGHT = ["arrived", "verifying", "verified", "storing", "stored", "ingesting", "ingested"]
+"""The story of a file that nothing befell."""
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    archive = Archive(tmp_path / "archive")
+    archive.write_config()
+    return archive
+
+
+def assert_archived(archive: Archive, content: dict[bytes, bytes]) -> None:
+    """Everything is in storage and in the catalogue, once; the ledger says the same."""
+    assert files_below(archive.storage) == content
+    assert archive.catalogued() == sorted(content)
+    assert counts(archive)["ingested"] == len(content)
+
+
+# Find and verify
+
+
+def test_what_is_delivered_is_verified_stored_and_ingested(archive: Archive) -> None:
+    content = archive.deliver({b"night/%d.dat" % number: os.urandom(1000) for number in range(30)})
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert files_below(archive.buffer) == {}
+    assert story(archive, b"night/7.dat") == [STRAIGHT]
+    assert archive.notes() == []
+
+
+def test_names_are_data(archive: Archive) -> None:
+    names = [b"a b", b"-rf", b"two\nlines", b"'q\" ", b"$(reboot)", b"#%20", b"\xfe\xff/\xfe", b"n\xc3\xa9"]
+    content = archive.deliver({name: name * 9 for name in names}, note=None)
+    assert archive.once() == 0
+    assert_archived(archive, content)
+
+
+def test_a_file_that_appears_while_the_manager_runs_is_ingested(archive: Archive) -> None:
+    with Run(archive) as manager:
+        eventually(lambda: counts(archive) == {} and archive.ledger.exists())
+        content = archive.deliver({b"a.dat": b"light"})
+        eventually(lambda: counts(archive) == {"ingested": 1})
+        assert manager.stop() == 0
+    assert_archived(archive, content)
+
+
+def test_what_differs_from_its_note_is_rejected_and_told_with_both_digests(archive: Archive) -> None:
+    archive.deliver({b"bad.dat": b"altered"}, digest="0" * 64)
+    good = archive.deliver({b"good.dat": b"light"}, note="batch-1")
+    assert archive.once() == 3
+    assert counts(archive) == {"rejected": 1, "ingested": 1}
+    assert files_below(archive.buffer) == {b"bad.dat": b"altered"}
+    assert files_below(archive.storage) == good
+    [(reason,)] = rows(archive, "SELECT reason FROM files WHERE state = 'rejected'")
+    assert "0" * 64 in reason
+    assert str(line(b"bad.dat", b"altered")["digest"]) in reason
+    assert archive.notes() == ["batch-0"]
+
+
+def test_the_right_content_after_a_rejected_one_is_a_version_of_its_own(archive: Archive) -> None:
+    archive.note("batch-0", line(b"a.dat", b"light"))
+    archive.deliver({b"a.dat": b"altered"}, note=None)
+    assert archive.once() == 3
+    content = archive.deliver({b"a.dat": b"light"}, note=None)
+    assert archive.once() == 3
+    assert states(archive, b"a.dat") == ["rejected", "ingested"]
+    assert_archived(archive, content)
+    assert archive.notes() == []
+
+
+def test_without_a_note_a_file_waits_where_one_is_required(archive: Archive) -> None:
+    archive.write_config(endpoint={"require_note": True}, general={"retry": {"attempts": 1}})
+    content = archive.deliver({b"a.dat": b"light"}, note=None)
+    assert archive.once() == 3
+    assert counts(archive) == {"failed": 1}
+    archive.note("batch-0", line(b"a.dat", b"light"))
+    assert archive.command("retry", archive.config, "a.dat").exit_code == 0
+    assert archive.once() == 0
+    assert_archived(archive, content)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}\n", "nonsense\n", '{"path": "b.dat", "si', "[1]\n" * 3, "\0\xff\n", '{"path": 7}\n'],
+    ids=["empty", "no keys", "no json", "half", "lists", "binary", "no path"],
+)
+def test_a_note_that_makes_no_sense_kills_nothing(archive: Archive, text: str) -> None:
+    archive.note_text("odd", text)
+    content = archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert archive.notes() == ["odd"]
+
+
+def test_a_note_stays_until_all_that_it_names_is_there(archive: Archive) -> None:
+    archive.note("batch-0", line(b"a.dat", b"light"), line(b"b.dat", b"dark"))
+    archive.deliver({b"a.dat": b"light"}, note=None)
+    assert archive.once() == 0
+    assert archive.notes() == ["batch-0"]
+    archive.deliver({b"b.dat": b"dark"}, note=None)
+    assert archive.once() == 0
+    assert archive.notes() == []
+
+
+def test_a_note_may_use_another_algorithm(archive: Archive) -> None:
+    import hashlib
+
+    content = {b"a.dat": b"light"}
+    archive.deliver(content, algorithm="blake2b", digest=hashlib.blake2b(b"light").hexdigest())
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert rows(archive, "SELECT algorithm FROM files") == [("blake2b",)]
+
+
+# Duplicates and conflicts
+
+
+def test_a_repeated_delivery_is_a_duplicate_and_goes(archive: Archive) -> None:
+    content = archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    for number in (1, 2):
+        archive.deliver(content, note=f"batch-{number}")
+        assert archive.once() == 0
+    assert counts(archive) == {"ingested": 1, "duplicate": 1}
+    assert_archived(archive, content)
+    assert files_below(archive.buffer) == {}
+    assert archive.notes() == []
+
+
+def test_a_duplicate_may_be_kept(archive: Archive) -> None:
+    archive.write_config(endpoint={"on_duplicate": "keep"})
+    content = archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    archive.deliver(content, note=None)
+    for _ in range(2):
+        assert archive.once() == 0
+    assert counts(archive) == {"ingested": 1, "duplicate": 1}
+    assert files_below(archive.buffer) == content
+    assert len(story(archive, b"a.dat")[1]) == 3
+
+
+def test_other_content_under_a_stored_name_is_a_conflict_and_nothing_else_waits(archive: Archive) -> None:
+    first = archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    other = archive.deliver({b"a.dat": b"other"}, note="batch-1")
+    more = archive.deliver({b"b.dat": b"dark"}, note="batch-2")
+    assert archive.once() == 3
+    assert counts(archive) == {"ingested": 2, "conflict": 1}
+    assert files_below(archive.storage) == first | more
+    assert files_below(archive.buffer) == other
+    (archive.storage / "a.dat").unlink()
+    assert archive.command("retry", archive.config, "a.dat").exit_code == 0
+    assert archive.once() == 3
+    # Its content is stored; the catalogue has the first version under that name, and keeps it.
+    assert files_below(archive.storage) == other | more
+    assert states(archive, b"a.dat") == ["ingested", "conflict"]
+
+
+def test_what_was_lost_from_storage_is_taken_on_again(archive: Archive) -> None:
+    content = archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    (archive.storage / "a.dat").unlink()
+    archive.deliver(content)
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert counts(archive) == {"ingested": 1}
+
+
+def test_what_storage_has_and_the_ledger_does_not_know_is_ingested(archive: Archive) -> None:
+    write_file(archive.storage, b"a.dat", b"light")
+    content = archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert files_below(archive.buffer) == {}
+
+
+# Store
+
+
+def test_a_file_is_copied_and_proven_where_storage_is_another_filesystem(tmp_path: Path) -> None:
+    if not own_mounts():
+        pytest.skip("disks of one's own need the right to mount: run this as root")
+    archive = Archive(tmp_path / "archive")
+    archive.write_config()
+    with disk(archive.storage, "size=16m"):
+        content = archive.deliver({b"n/%d.dat" % number: os.urandom(9000) for number in range(5)})
+        assert archive.once() == 0
+        assert_archived(archive, content)
+        assert files_below(archive.buffer) == {}
+
+
+# Ingest
+
+
+def test_lists_decide_what_is_ingested(archive: Archive) -> None:
+    archive.write_config(ingester={"include_list": [r"\.fits$"], "exclude_list": ["^focus/"]})
+    content = archive.deliver({name: name for name in (b"a.dat", b"focus/b.dat", b"focus/c.fits")})
+    assert archive.once() == 0
+    assert counts(archive) == {"ignored": 3}
+    assert files_below(archive.storage) == content
+    assert archive.catalogued() == []
+
+
+def test_what_the_catalogue_finds_invalid_waits_for_a_person(archive: Archive) -> None:
+    archive.deliver({b"bad.fits": b"SIMPLE  =                    T" + b" " * 50}, note=None)
+    good = archive.deliver({b"good.dat": b"light"}, note=None)
+    assert archive.once() == 3
+    assert counts(archive) == {"failed": 1, "ingested": 1}
+    assert rows(archive, "SELECT due_at, cause FROM files WHERE state = 'failed'") == [(None, "invalid")]
+    assert archive.catalogued() == sorted(good)
+
+
+# Between the two managers
+
+
+def test_receipts_tell_what_was_stored_and_ingested(archive: Archive) -> None:
+    archive.deliver({b"a.dat": b"light"}, note="batch-00ff-1")
+    archive.deliver({b"stranger.dat": b"dark"}, note=None)
+    assert archive.once() == 0
+    told = [(receipt["path"], receipt["state"]) for receipt in archive.receipts()]
+    assert told == [("a.dat", "ingested"), ("a.dat", "stored")]
+    names = {path.name.rsplit("-", 2)[0] for path in (archive.staging / ".receipts").iterdir()}
+    assert names == {"batch-00ff-1"}
+
+
+# Commands
+
+
+def test_status_history_and_validate_know_the_endpoint(archive: Archive) -> None:
+    archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    told = archive.status()
+    assert told["states"]["ingested"] == {"files": 1, "bytes": 5}
+    assert set(told["disk"]) >= {"buffer", "storage", "ledger"}
+    history = json.loads(archive.command("history", archive.config, "a.dat", "--json").stdout)
+    assert history["versions"][0]["state"] == "ingested"
+    assert archive.command("validate", archive.config).exit_code == 0
+
+
+def test_a_missing_storage_is_an_error_and_nothing_is_made_in_its_place(archive: Archive) -> None:
+    archive.storage.rmdir()
+    done = archive.command("start", archive.config, "--once")
+    assert done.exit_code == 1
+    assert b"endpoint.storage" in done.stderr
+    assert not archive.storage.exists()
