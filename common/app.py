@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Generic, NoReturn, Protocol, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from common import __version__
 from common.errors import ConfigError, DbbError
@@ -20,6 +21,9 @@ from common.lifecycle import Lifecycle
 # What draws, reads or works is imported by the command that needs it, so that help, completion and
 # a start that finds a manager running cost next to nothing.
 if TYPE_CHECKING:
+    # Some versions of typer have click's names from click, and some their own.
+    from typer._click.core import Context, Parameter
+
     from common.config.sections import LoggingConfig
     from common.console import Screen
     from common.health import Check
@@ -101,6 +105,23 @@ class ManagerKind(Generic[Config]):
     """What to look at; the flag asks for the canary too."""
 
 
+class _Group(TyperGroup):
+    """The program itself, in whose help no type stands beside a flag."""
+
+    def get_params(self, ctx: "Context") -> "list[Parameter]":
+        return _bare(super().get_params(ctx))
+
+
+class _Command(TyperCommand):
+    """A verb, in whose help no type stands beside a flag, and no braces around what it needs."""
+
+    def get_params(self, ctx: "Context") -> "list[Parameter]":
+        return _bare(super().get_params(ctx))
+
+    def collect_usage_pieces(self, ctx: "Context") -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
 def run(program: str, app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command line to its exit code; whatever goes wrong is told without a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -128,6 +149,7 @@ def frame(program: str, about: str) -> typer.Typer:
     app = typer.Typer(
         name=program,
         help=about,
+        cls=_Group,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -156,8 +178,17 @@ def build(kind: ManagerKind[Config]) -> typer.Typer:
     """The typer application of one manager."""
     app = frame(kind.program, kind.about)
     for verb, function, example in Commands(kind).verbs():
-        app.command(verb, help=_help(function), epilog=f"Example: {kind.program} {verb} {example}")(function)
+        epilog = f"Example: {kind.program} {verb} {example}"
+        app.command(verb, cls=_Command, help=_help(function), epilog=epilog)(function)
     return app
+
+
+def _bare(params: "list[Parameter]") -> "list[Parameter]":
+    for param in params:
+        if getattr(param, "is_flag", False):
+            # Of some versions of typer, <bool>, as if a value were wanted.
+            param.metavar = ""
+    return params
 
 
 def _help(function: Callable[..., None]) -> str:
@@ -336,8 +367,8 @@ class Commands(Generic[Config]):
     ) -> None:
         """Try files that failed again at once, with their attempts reset.
 
-        Without a PATH: all that failed. Files in conflict, or rejected, are taken up only where a PATH or
-        a cause asks for them. It works whether the manager runs or not.
+        Without a PATH: all that failed. Files that wait for a person's decision (a conflict, say) are taken
+        up only where a PATH or a cause asks for them. It works whether the manager runs or not.
         """
         from common.ledger.rows import FAILED
         from common.retrying import retry

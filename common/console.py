@@ -6,6 +6,7 @@ as markup, so that no name and no message can draw on the operator's terminal.
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ _KIND_STYLES: dict[Kind, str] = {
     "trouble": "bold red",
     "aside": "yellow",
 }
+_LOCATED = re.compile(r"[^:\n]+:\d+: ")
 _PIPE_WIDTH = 100
 """Columns where the output is no terminal and COLUMNS does not say."""
 _UNFOLDED = 10_000
@@ -93,10 +95,14 @@ class Screen:
         out.flush()
 
     def error(self, error: DbbError) -> None:
-        """What happened and what to do; a panel on a terminal, else lines that a log can hold."""
+        """What happened and what to do; a panel on a terminal, else lines that a log can hold.
+
+        Lines that begin with a file and a line's number stay so, for editors that go there.
+        """
         message, hint = wording.text(error.message), wording.text(error.hint)
         if not self._err.is_terminal:
-            self._err.print(Text(f"{self.program}: {message}"), soft_wrap=True)
+            prefix = "" if _LOCATED.match(message) else f"{self.program}: "
+            self._err.print(Text(f"{prefix}{message}"), soft_wrap=True)
             if hint:
                 self._err.print(Text(f"  hint: {hint}"), soft_wrap=True)
             return
@@ -358,11 +364,13 @@ def _loads(loads: Sequence[Load], width: int) -> Table:
     table.columns[1].justify = "left"
     table.add_column("file", no_wrap=True)
     for load in loads:
+        # Names of phases only, for a state (sending) and a phase (send) look like two things.
+        phase = load.phase or "starting"
         share = min(1.0, load.done / load.bytes) if load.bytes else 1.0
         bar = [ProgressBar(total=1, completed=share, width=24 if wide else 12)] if bars else []
         table.add_row(
             f"  {load.worker}",
-            f"{load.step} ({load.phase})" if wide and load.phase else load.phase or load.step,
+            f"{load.step} ({phase})" if wide else phase,
             wording.count(load.files),
             wording.size(load.bytes),
             *bar,
@@ -490,7 +498,7 @@ def _rides(rides: Sequence[Ride], now_ms: int) -> Table:
             wording.duration(seconds) if ride.finished_at else f"{wording.duration(seconds)}…",
             wording.count(ride.files),
             wording.size(ride.bytes),
-            wording.rate(ride.bytes / seconds) if seconds > 0 and ride.finished_at else "",
+            wording.rate(ride.bytes / seconds) if seconds > 0 and ride.bytes and ride.finished_at else "",
             told.strip(),
         )
     return table

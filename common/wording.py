@@ -42,8 +42,8 @@ def size(number: float) -> str:
 
 
 def rate(number: float) -> str:
-    """Bytes a second: ``12.0 MB/s``."""
-    return f"{size(number)}/s"
+    """Bytes a second: ``12.0 MB/s``; ``0 B/s`` only where there are none."""
+    return "<1 B/s" if 0 < number < 0.5 else f"{size(number)}/s"
 
 
 def frequency(number: float) -> str:

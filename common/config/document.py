@@ -227,7 +227,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise ConfigError(
             f"{path}: can't be read: {error.strerror}",
-            "Name a configuration file that this user may read; handoff/etc/config.yaml is an example.",
+            "name a configuration file that this user may read; docs/configuration.md has examples",
         ) from error
     try:
         return content.decode("utf-8-sig")

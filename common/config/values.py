@@ -44,6 +44,11 @@ def pattern(value: str) -> str:
     return value
 
 
+def _shown_size(count: int) -> str | int:
+    """As a file has it: nothing is a number, for as text it would stand in quotes."""
+    return size_text(count) if count else 0
+
+
 def upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -80,7 +85,7 @@ def _local_path(value: object, info: ValidationInfo) -> Path:
 
 Text = Annotated[str, AfterValidator(plain_text)]
 Duration = Annotated[float, BeforeValidator(duration), PlainSerializer(duration_text)]
-Size = Annotated[int, BeforeValidator(size), PlainSerializer(size_text)]
+Size = Annotated[int, BeforeValidator(size), PlainSerializer(_shown_size)]
 Rate = Annotated[int, BeforeValidator(rate), PlainSerializer(rate_text)]
 LocalPath = Annotated[Path, BeforeValidator(_local_path), PlainSerializer(str)]
 RemotePath = Annotated[str, AfterValidator(remote_path)]

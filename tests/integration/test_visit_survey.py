@@ -155,10 +155,10 @@ def test_what_is_wrong_with_the_directories_is_told(
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_look_tells_the_same_and_changes_nothing(tmp_path: Path, shell: str) -> None:
     endpoint = Endpoint(tmp_path, Shell(shell))
-    places = {"staging": endpoint.staging, "buffer": endpoint.buffer}
-    before = {name: os.stat(place).st_ctime_ns for name, place in places.items()}
-    found = look(endpoint.remote, **places, owner=OWNER)
-    assert {name: os.stat(place).st_ctime_ns for name, place in places.items()} == before
+    places = (endpoint.staging, endpoint.buffer)
+    before = [os.stat(place).st_ctime_ns for place in places]
+    found = look(endpoint.remote, staging=endpoint.staging, buffer=endpoint.buffer, owner=OWNER)
+    assert [os.stat(place).st_ctime_ns for place in places] == before
     made = endpoint.survey()
     assert (found.problems, found.missing, found.same_filesystem) == ((), frozenset(), True)
     assert (found.programs, found.digests) == (made.programs, made.digests)
@@ -172,7 +172,7 @@ def test_of_what_is_missing_a_look_tells_the_place_where_it_would_be_made(tmp_pa
     os.symlink("nowhere", tmp_path / "link")
     above = os.fsencode(tmp_path)
     well = look(endpoint.remote, staging=endpoint.staging, buffer=above + b"/a\n/b", owner=OWNER)
-    assert (well.problems, well.missing, well.same_filesystem) == ((), {"buffer"}, True)
+    assert (well.problems, well.missing, well.same_filesystem) == ((), frozenset({"buffer"}), True)
     for buffer, reason in (
         (endpoint.buffer + b"/a/b", "buffer can't be made where it should be: Permission denied"),
         (endpoint.buffer, "buffer can't be written to: Permission denied"),

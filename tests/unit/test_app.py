@@ -76,6 +76,12 @@ def test_help_of_each_verb_has_an_example(capsys: pytest.CaptureFixture[str], ve
     assert f"Example: hdfmgr {verb} handoff.yaml" in out
 
 
+def test_help_shows_no_type_beside_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ((), ("status",), ("start",)):
+        assert "<bool>" not in _run(capsys, "hdfmgr", *words, "--help")[1]
+    assert "Usage: hdfmgr status [OPTIONS] CONFIG " in _run(capsys, "hdfmgr", "status", "--help")[1]
+
+
 @pytest.mark.parametrize("program", ["hdfmgr", "endmgr"])
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str], program: str) -> None:
     assert _run(capsys, program, "--version") == (0, f"{program} {__version__}\n", "")
@@ -97,14 +103,6 @@ def test_wrong_usage_is_exit_2(capsys: pytest.CaptureFixture[str], words: tuple[
     code, out, err = _run(capsys, "hdfmgr", *words)
     assert (code, out) == (2, "")
     assert "Usage: hdfmgr" in err
-
-
-@pytest.mark.parametrize("verb", [*VERBS, "backfill"])
-def test_endmgr_says_what_it_cannot_do_yet(capsys: pytest.CaptureFixture[str], verb: str) -> None:
-    code, out, err = _run(capsys, "endmgr", verb, "endpoint.yaml", "--once")
-    assert (code, out) == (1, "")
-    assert f"endmgr: {verb}: the endpoint manager can't do this yet" in err
-    assert _run(capsys, "endmgr", verb, "--help")[0] == 0
 
 
 def test_an_unforeseen_fault_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

@@ -471,6 +471,7 @@ def test_the_effective_configuration_loads_as_the_same_one(text: str, loaded: Lo
 
 def test_the_effective_configuration_is_readable(loaded: Load) -> None:
     lines = effective(loaded(MINIMAL)).splitlines()
+    assert "  maxbytes: 0" in lines
     assert "  expiration_time: 1d" in lines
     assert "  batch_bytes: 256MB" in lines
     assert "  engine: sqlite:////state/dbb/site.db" in lines

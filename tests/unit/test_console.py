@@ -129,6 +129,14 @@ def test_the_reason_of_a_pause_is_told_once(capsys: pytest.CaptureFixture[str]) 
     assert picture.count("port 22") == 1
 
 
+@pytest.mark.parametrize(("width", "told"), [(100, "starting"), (200, "sending (starting)")])
+def test_a_worker_that_has_not_said_what_it_does_is_starting(
+    capsys: pytest.CaptureFixture[str], width: int, told: str
+) -> None:
+    load = replace(STATUS.loads[0], phase="", done=0)
+    assert f" {told} " in _picture(capsys, replace(STATUS, loads=(load,)), width)
+
+
 def test_a_forecast_that_is_not_known_is_told_as_that(capsys: pytest.CaptureFixture[str]) -> None:
     assert _lines_with(_picture(capsys, replace(STATUS, forecast=None), 100), "buffer", "unknown")
     steady = replace(STATUS, forecast=Forecast(0, 900, None))
@@ -160,8 +168,10 @@ def test_an_error_off_a_terminal_is_a_message_and_a_hint(capsys: pytest.CaptureF
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "hdfmgr: a.yaml:3: handoff.bufer: unknown key\na.yaml:9: x: y\n  hint: did you mean it?\n"
+        "a.yaml:3: handoff.bufer: unknown key\na.yaml:9: x: y\n  hint: did you mean it?\n"
     )
+    Screen("hdfmgr").error(DbbError("it broke: at 3: x"))
+    assert capsys.readouterr().err == "hdfmgr: it broke: at 3: x\n"
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,10 @@ def test_a_size_has_three_figures_and_a_decimal_unit(number: int, told: str) -> 
     assert wording.size(number) == told
 
 
+def test_a_rate_that_is_not_nothing_is_not_told_as_nothing() -> None:
+    assert [wording.rate(number) for number in (0, 0.1, 5)] == ["0 B/s", "<1 B/s", "5 B/s"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
