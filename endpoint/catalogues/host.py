@@ -1,0 +1,281 @@
+"""The host of a catalogue: keeps it in a process of its own and finds the file that it dies of.
+
+A catalogue may hang, crash, leave files without an answer or print what it likes. Each costs the file
+at fault: when a batch ends badly, what has no result yet is run again in smaller parts, at last
+alone, each time in a process that is as good as new.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+
+from common.errors import ProcessError
+from endpoint.catalogues.contract import CatalogueError, Request, Result, Verdict
+from endpoint.catalogues.loading import Source
+from endpoint.catalogues.service import Order, Word, pack
+from endpoint.catalogues.tenancy import Answer, DiedError, StalledError, Tenant
+
+log = logging.getLogger(__name__)
+
+_MANY = 32
+"""Files that a crash leaves over are halved beyond this; one by one is quicker below it."""
+_HANGS = 3
+"""So many files in a row that hang, each alone, are none of the files' fault."""
+
+_VERDICTS = {str(verdict): verdict for verdict in Verdict}
+
+
+class Host:
+    """Runs one catalogue; a context manager. Its process starts when it is needed, and is kept.
+
+    Parameters
+    ----------
+    source
+        How the catalogue is found.
+    config
+        What it is made from; it is pickled.
+    timeout
+        Seconds that it may take from one result to the next.
+    start_timeout
+        Seconds that it may take to be imported and made, and again to open.
+    env
+        Set for its process on top of this one's environment.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: Mapping[str, object],
+        *,
+        timeout: float,
+        start_timeout: float = 120.0,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._source = source
+        self._config = dict(config)
+        self._timeout = timeout
+        self._start_timeout = start_timeout
+        self._env = env
+        self._tenant: Tenant | None = None
+        self._odd = False
+
+    def __enter__(self) -> "Host":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the catalogue's process, while there is one."""
+        return self._tenant.pid if self._tenant else None
+
+    def version(self) -> str:
+        """What ingests, with its version. The catalogue is made for that, and not opened.
+
+        Raises
+        ------
+        CatalogueError
+            It can't be made.
+        """
+        answer = self._call(self._made(), Order.VERSION)
+        return str(answer[1])
+
+    def open(self) -> None:
+        """Open the catalogue, if it is not open yet: for those who want to know whether it can be.
+
+        Raises
+        ------
+        CatalogueError
+            It can't be used now.
+        """
+        self._opened()
+
+    def ingest(self, requests: Sequence[Request]) -> Iterator[Result]:
+        """Exactly one result for each request, as they come in; the ids must differ.
+
+        Raises
+        ------
+        CatalogueError
+            The catalogue as a whole can't be used. What has not been yielded until then has no result, and no
+            blame.
+        """
+        parts = deque([tuple(requests)] if requests else [])
+        hangs = 0
+        while parts:
+            part = parts.popleft()
+            run = _Run(part)
+            yield from self._results(run)
+            if len(run.left) < len(part):
+                hangs = 0
+            if run.blames:
+                hangs = hangs + 1 if run.verdict is Verdict.TIMED_OUT else 0
+                yield Result(part[0].id, run.verdict, run.reason)
+                if hangs >= _HANGS and parts:
+                    raise CatalogueError(
+                        f"the catalogue hangs over every file, {hangs} in a row: {run.reason}",
+                        "look at what it waits for; ingester.timeout is the limit",
+                    )
+            else:
+                parts.extendleft(reversed(run.parts()))
+
+    def close(self, patience: float = 5.0) -> None:
+        """Let the catalogue close, and end what has not gone after so many seconds."""
+        if self._tenant is not None:
+            self._tenant.close(patience)
+            self._tenant = None
+
+    def _results(self, run: "_Run") -> Iterator[Result]:
+        """The results of one run as they come; afterwards it knows how it ended."""
+        tenant = self._opened()
+        run.fresh, tenant.has_served = not tenant.has_served, True
+        has_ended = False
+        tenant.send((Order.INGEST, [pack(request) for request in run.part]))
+        try:
+            while not has_ended:
+                for answer in tenant.hear(self._timeout):
+                    # Numbers first: there may be a hundred thousand of them.
+                    if type(answer[0]) is int and (result := run.result(answer)):
+                        yield result
+                    elif run.ends_with(answer):
+                        has_ended = True
+                    else:
+                        self._wonder(answer)
+        except (DiedError, StalledError) as trouble:
+            run.end(*self._explained(trouble))
+        finally:
+            # Also when nobody wants the rest: what it still has to say would be taken for the next answer.
+            if not has_ended:
+                self._drop()
+        if run.error is not None:
+            self.close()
+            raise run.error
+
+    def _wonder(self, answer: Answer) -> None:
+        if not self._odd:
+            # Once: a catalogue that does so does it for every file.
+            self._odd = True
+            what = answer[1] if answer[0] == Word.ODD else f"not asked, or not any more: {answer}"
+            log.warning("ignored an answer of the catalogue: %s", what)
+
+    def _explained(self, trouble: DiedError | StalledError) -> tuple[Verdict, str]:
+        tenant = self._tenant
+        assert tenant is not None
+        if isinstance(trouble, StalledError):
+            return Verdict.TIMED_OUT, f"no progress within {self._timeout:g} s{tenant.last_words}"
+        return Verdict.CRASHED, f"the catalogue's process {trouble}{tenant.last_words}"
+
+    def _opened(self) -> Tenant:
+        tenant = self._made()
+        if not tenant.is_open:
+            self._call(tenant, Order.OPEN)
+            tenant.is_open = True
+        return tenant
+
+    def _made(self) -> Tenant:
+        if self._tenant is not None and self._tenant.has_ended:
+            self._drop()
+        if self._tenant is None:
+            try:
+                self._tenant = Tenant(self._env)
+            except ProcessError as error:
+                raise CatalogueError(error.message, error.hint) from error
+            self._call(self._tenant, Order.MAKE, self._source, self._config)
+        return self._tenant
+
+    def _call(self, tenant: Tenant, *order: object) -> Answer:
+        """Give an order and wait for its one answer."""
+        tenant.send(order)
+        try:
+            answer = tenant.hear(self._start_timeout)[-1]
+        except StalledError as error:
+            words = tenant.last_words
+            self._drop()
+            raise CatalogueError(
+                f"the catalogue did not start within {self._start_timeout:g} s{words}",
+                "look at what it waits for",
+            ) from error
+        except DiedError as error:
+            words = tenant.last_words
+            self._drop()
+            raise CatalogueError(
+                f"the catalogue's process {error} as it started{words}",
+                "start it by hand, in the manager's Python, to see why",
+            ) from error
+        match answer:
+            case [Word.DONE, *_]:
+                return answer
+            case [Word.ERROR, str(message), str(hint)]:
+                self.close()
+                raise CatalogueError(message, hint)
+        words = tenant.last_words
+        self.close()
+        raise CatalogueError(
+            f"the catalogue could not be started: {' '.join(str(word) for word in answer[1:])}",
+            f"this is a fault of the catalogue{words}",
+        )
+
+    def _drop(self) -> None:
+        if self._tenant is not None:
+            self._tenant.kill()
+            self._tenant = None
+
+
+class _Run:
+    """One attempt at some files: what is left of them, and how it ended."""
+
+    def __init__(self, part: tuple[Request, ...]) -> None:
+        self.part = part
+        self.fresh = True
+        """Whether the process had done nothing before."""
+        self.error: CatalogueError | None = None
+        self.verdict = Verdict.NO_ANSWER
+        self.reason = "the catalogue said nothing on it"
+        self._left = {request.id: request for request in part}
+
+    @property
+    def left(self) -> tuple[Request, ...]:
+        """What has no result."""
+        return tuple(self._left.values())
+
+    @property
+    def blames(self) -> bool:
+        """Whether there is no other culprit than the one file that it was about.
+
+        A process that dies may do so because of what it did before.
+        """
+        alone = len(self.part) == 1 and len(self._left) == 1
+        return alone and (self.fresh or self.verdict is not Verdict.CRASHED)
+
+    def result(self, answer: Answer) -> Result | None:
+        """The result that an answer is, if it is waited for; which it is once."""
+        number, verdict, reason = answer
+        if self._left.pop(number, None) is None:
+            return None
+        return Result(number, _VERDICTS[verdict], reason)
+
+    def ends_with(self, answer: Answer) -> bool:
+        """Note what an answer means for the whole."""
+        match answer:
+            case [Word.ERROR, str(message), str(hint)]:
+                self.error = CatalogueError(message, hint)
+                return True
+            case [Word.RAISED, str(text)]:
+                self.end(Verdict.FAILED, text)
+                return True
+            case [Word.DONE, *_]:
+                return True
+        return False
+
+    def end(self, verdict: Verdict, reason: str) -> None:
+        """Note how it ended for what has no result."""
+        self.verdict, self.reason = verdict, reason
+
+    def parts(self) -> list[tuple[Request, ...]]:
+        """What is to be run again, and how."""
+        left = self.left
+        if self.verdict is Verdict.CRASHED and len(left) > _MANY:
+            middle = len(left) // 2
+            return [left[:middle], left[middle:]]
+        # A hang costs its time limit each time that it is met: so it is met once more at most.
+        return [(request,) for request in left]
