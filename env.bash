@@ -40,7 +40,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # sshd lies there, and ordinary users
 
 usage() {
     cat <<'END'
-Usage: bash env.bash demo            carry a night of images between two sites on this machine
+Usage: bash env.bash demo [--butler] carry a night of images between two sites on this machine
        bash env.bash test [ARG…]     run the test suite; arguments go to pytest
        source env.bash               export what docker-compose.yaml reads
 
@@ -154,8 +154,9 @@ install_programs() {
 }
 
 # Makes .venv and installs the project into it, unless that was done for this pyproject.toml, here.
+# Takes `demo`, `butler` (a demo with Butler's packages) or `test`; each has what those before it have.
 install_packages() {
-    local stamp=.venv/$1.stamp state groups=()
+    local stamp=.venv/$1.stamp state project=. groups=()
     state=$(printf '%s\n' "$_dbb_root" && cksum <pyproject.toml)
     if [ -x .venv/bin/python ] && [ "$(cat -- "$stamp" 2>/dev/null)" = "$state" ]; then
         return 0
@@ -167,15 +168,18 @@ install_packages() {
         say "making .venv with $("$python" --version)"
         "$python" -m venv --clear .venv
     fi
-    [ "$1" = demo ] || groups=(--group test --group lint)
+    [ "$1" = demo ] || project='.[butler]'
+    [ "$1" != test ] || groups=(--group test --group lint)
     say 'installing Python packages into .venv'
     # Older ones do not know --group.
     if ! .venv/bin/python -m pip install -qq --upgrade 'pip>=25.1' ||
-        ! .venv/bin/python -m pip install -qq --editable . "${groups[@]}"; then
+        ! .venv/bin/python -m pip install -qq --editable "$project" "${groups[@]}"; then
         give_up 'pip failed, as it says above; it needs pypi.org, or another index in its configuration'
     fi
     echo "$state" >"$stamp"
-    [ "$1" = demo ] || cp -- "$stamp" .venv/demo.stamp # who can test can show
+    # Who can test can show.
+    [ "$1" = demo ] || cp -- "$stamp" .venv/demo.stamp
+    [ "$1" != test ] || cp -- "$stamp" .venv/butler.stamp
 }
 
 command=${1:-}
@@ -186,8 +190,12 @@ case $command in
         exit 2
         ;;
 esac
+packages=$command
+if [ "$command" = demo ] && [[ " $* " == *' --butler '* ]]; then
+    packages=butler
+fi
 install_programs "$command"
-install_packages "$command"
+install_packages "$packages"
 PATH=$_dbb_root/.venv/bin:$PATH
 if [ "$command" = demo ]; then
     exec .venv/bin/python -m tests.demo "$@"

@@ -97,6 +97,12 @@ def test_a_changed_project_is_installed_again(checkout: Path) -> None:
     assert done.stderr.decode() == "env.bash: installing Python packages into .venv\n"
 
 
+def test_a_demo_with_butler_gets_its_packages_once(checkout: Path) -> None:
+    (checkout / ".venv" / "butler.stamp").unlink()
+    told = [env_bash(checkout, "demo", *args, "--help") for args in ((), ("--butler",), ("--butler",))]
+    assert [done.stderr.count(b"env.bash: installing Python packages") for done in told] == [0, 1, 0]
+
+
 @pytest.mark.parametrize("args", [(), ("tset",), ("--help",)])
 def test_anything_else_is_answered_with_the_usage(args: tuple[str, ...]) -> None:
     done = env_bash(REPOSITORY, *args)
