@@ -18,6 +18,8 @@ from tests.loopback import REPOSITORY, merged, write_file
 class Archive:
     """A buffer, a storage and a staging directory, with a configuration and a manager's commands."""
 
+    kind = "endpoint"
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.buffer = directory / "buffer"
@@ -34,19 +36,25 @@ class Archive:
         return self.directory / "output"
 
     def write_config(self, **overrides: object) -> Path:
-        """Write the configuration; mappings in `overrides` are merged, all else replaces."""
+        """Write the configuration; mappings in `overrides` are merged, all else replaces.
+
+        The catalogue is the embedded one, unless `overrides` name another.
+        """
         config: dict[str, object] = {
             "endpoint": {
                 "buffer": str(self.buffer),
                 "storage": str(self.storage),
                 "staging": str(self.staging),
             },
-            "ingester": {"catalogue": "sqlite", "config": {"path": str(self.catalogue)}},
             "database": {"engine": f"sqlite:///{self.ledger}"},
             "general": {"settle": 0, "pause": 0.2, "min_free": 0, "retry": {"first": 0.2, "most": 1}},
         }
+        config = merged(config, overrides)
+        embedded = {"ingester": {"catalogue": "sqlite", "config": {"path": str(self.catalogue)}}}
+        if "catalogue" not in (config.get("ingester") or {}):  # type: ignore[operator]
+            config = merged(config, embedded)
         # JSON is YAML.
-        self.config.write_text(json.dumps(merged(config, overrides), indent=2))
+        self.config.write_text(json.dumps(config, indent=2))
         return self.config
 
     def command(

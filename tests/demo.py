@@ -1,9 +1,10 @@
-"""The demo: a night of images carried from one site to another on this machine, with a kill in the middle.
+"""The demo: a night of images carried from one site to a catalogue at another, with a kill in the middle.
 
 Run by ``bash env.bash demo``. It is the instrument, cron and the fate that kills: it writes images
-into the handoff buffer while a loop starts the manager every few seconds as cron would, kills the
-manager once with SIGKILL while files are on their way, and in the end compares every file's digest
-at both ends with that of the image as it was made.
+into the handoff buffer while a loop starts both managers every few seconds as cron would, kills the
+handoff manager once with SIGKILL while files are on their way, and in the end compares every file's
+digest, in holding and in the endpoint's storage, with that of the image as it was made, and asks the
+catalogue for them.
 """
 
 import argparse
@@ -14,21 +15,19 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
 import psutil
 
-from common.errors import LedgerError
-from common.ledger.lock import holder
-from common.ledger.reader import LedgerReader
 from common.process import Background
+from tests.archive import Archive
 from tests.fits import Image, night
 from tests.loopback import REPOSITORY, Sites, Sshd
+from tests.proof import tell
+from tests.stage import Night, Stage, say, status
 
 _MARK = "DBB_DEMO"
 """An environment variable that every process of a demo has, by which it is found and ended."""
@@ -41,36 +40,15 @@ class DemoError(Exception):
     """What was to be shown did not happen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The manager that runs, if one does, and the number of files in each state."""
-
-    pid: int | None
-    files: Counter[str]
-
-    @property
-    def delivered(self) -> int:
-        return sum(self.files[state] for state in ("delivered", "holding", "held"))
-
-
-@dataclass(slots=True)
-class Night:
-    """What happened: what the instrument wrote, and what became of the manager."""
-
-    digests: dict[bytes, str] = field(default_factory=dict)
-    """Of each image as it was made, by its path below the buffer."""
-    size: int = 0
-    killed: int | None = None
-    """The process that was killed."""
-    resumed_by: int | None = None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0 only if every file arrived intact and was held."""
     parser = argparse.ArgumentParser(prog="bash env.bash demo", description=__doc__)
     parser.add_argument("--exposures", type=int, default=5)
     parser.add_argument("--detectors", type=int, default=8)
     parser.add_argument("--pixels", type=int, default=400, help="a side of an image")
+    parser.add_argument(
+        "--butler", action="store_true", help="ingest into a Rubin Butler repository instead of SQLite"
+    )
     parser.add_argument("--sweep", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.sweep:
@@ -83,38 +61,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = Path(tempfile.mkdtemp(prefix="dbb-demo-"))
     try:
         with _swept(directory), Sshd(directory / "sshd") as sshd:
-            sites = Sites(directory, sshd)
-            happened = _play(sites, images, options.exposures, bandwidth)
-            return _tell(sites, happened)
+            sites, archive = Sites(directory, sshd), Archive(directory / "endpoint")
+            stage = Stage(sites, archive, "butler" if options.butler else "sqlite")
+            happened = _play(stage, images, options.exposures, bandwidth)
+            return tell(stage, happened)
     except KeyboardInterrupt:
-        _say(f"\nInterrupted. What there is lies in {directory}")
+        say(f"\nInterrupted. What there is lies in {directory}")
         return 130
     except DemoError as error:
-        _say(f"\nThe demo failed: {error}\nWhat there is lies in {directory}")
+        say(f"\nThe demo failed: {error}\nWhat there is lies in {directory}")
         return 1
 
 
-def _play(sites: Sites, images: Iterator[Image], exposures: int, bandwidth: int) -> Night:
-    config = sites.write_config(
-        general={"settle": "0.5s", "pause": "1s", "num_threads": 4, "bandwidth": bandwidth},
-        logging={"file": str(sites.directory / "handoff" / "hdfmgr.log")},
-    )
+def _play(stage: Stage, images: Iterator[Image], exposures: int, bandwidth: int) -> Night:
+    sites = stage.sites
+    _configure(stage, bandwidth)
     happened = Night()
-    _say(f"Two sites below {sites.directory}, joined by an sshd on port {sites.sshd.port}")
-    with _cron(sites, config), Display(sites) as display:
+    say(f"Two sites below {sites.directory}, joined by an sshd on port {sites.sshd.port}")
+    with _cron(stage), Display(stage) as display:
         for number, group in enumerate(groupby(images, key=lambda image: Path(image.path).parent), start=1):
             for image in group[1]:
                 _expose(sites.buffer, image, happened)
                 display.renew(happened)
             if number == exposures // 2:
-                _kill(sites, happened, display)
+                _kill(stage, happened, display)
             _rest(1.5, display, happened)
+        display.turn_to("endpoint")
         deadline = time.monotonic() + _PATIENCE
-        while _status(sites).files["held"] < len(happened.digests) and time.monotonic() < deadline:
+        while not _is_over(stage, happened) and time.monotonic() < deadline:
             _rest(0.5, display, happened)
         display.renew(happened, at_once=True)
-        happened.resumed_by = _status(sites).pid
+        happened.resumed_by = status(stage.sites).pid
     return happened
+
+
+def _configure(stage: Stage, bandwidth: int) -> None:
+    sites, archive = stage.sites, stage.archive
+    sites.write_config(
+        general={"settle": "0.5s", "pause": "1s", "num_threads": 4, "bandwidth": bandwidth},
+        logging={"file": str(sites.directory / "handoff" / "hdfmgr.log")},
+    )
+    butler = {"catalogue": "butler", "config": {"repo": str(stage.repository)}}
+    archive.write_config(
+        **({"ingester": butler} if stage.catalogue == "butler" else {}),
+        logging={"file": str(archive.directory / "endmgr.log")},
+    )
+
+
+def _is_over(stage: Stage, happened: Night) -> bool:
+    """Whether everything that was written is in holding, and in the catalogue."""
+    held, ingested = status(stage.sites).files["held"], status(stage.archive).files["ingested"]
+    return min(held, ingested) >= len(happened.digests)
 
 
 def _expose(buffer: Path, image: Image, happened: Night) -> None:
@@ -134,34 +131,38 @@ def _expose(buffer: Path, image: Image, happened: Night) -> None:
     happened.size += len(image.content)
 
 
-def _kill(sites: Sites, happened: Night, display: "Display") -> None:
-    """SIGKILL the manager as soon as it has something in flight."""
+def _kill(stage: Stage, happened: Night, display: "Display") -> None:
+    """SIGKILL the handoff manager as soon as it has something in flight."""
     deadline = time.monotonic() + 10
-    while (status := _status(sites)).pid is None or not status.files["sending"]:
+    while (found := status(stage.sites)).pid is None or not found.files["sending"]:
         if time.monotonic() > deadline:
             raise DemoError("the manager has nothing in flight")
         time.sleep(0.01)
-    os.kill(status.pid, signal.SIGKILL)
-    happened.killed = status.pid
+    os.kill(found.pid, signal.SIGKILL)
+    happened.killed = found.pid
     display.interject(
-        f"SIGKILL to the manager, {status.pid}: {status.files['sending']} files on their way, "
-        f"{status.delivered} delivered. Cron starts another."
+        f"SIGKILL to the handoff manager, {found.pid}: {found.files['sending']} files on their way, "
+        f"{found.delivered} delivered. Cron starts another."
     )
 
 
 @contextmanager
-def _cron(sites: Sites, config: Path) -> Iterator[None]:
-    """What a crontab does: start the manager again and again; in the end the last one is stopped."""
-    start = shlex.join([sys.executable, "-m", "handoff", "start", "--daemon", "--quiet", str(config)])
-    loop = f"while :; do {start}; sleep {_CRON_SECONDS}; done"
-    with Background(["sh", "-c", loop], cwd=REPOSITORY, output=sites.output):
-        deadline = time.monotonic() + 15
-        while _status(sites).pid is None:
+def _cron(stage: Stage) -> Iterator[None]:
+    """What a crontab does: start the managers again and again; in the end the last ones are stopped."""
+    starts = "; ".join(
+        shlex.join([sys.executable, "-m", package, "start", "--daemon", "--quiet", str(config)])
+        for package, config in stage.managers
+    )
+    loop = f"while :; do {starts}; sleep {_CRON_SECONDS}; done"
+    with Background(["sh", "-c", loop], cwd=REPOSITORY, output=stage.sites.output):
+        deadline = time.monotonic() + 30
+        while status(stage.sites).pid is None or status(stage.archive).pid is None:
             if time.monotonic() > deadline:
-                raise DemoError(f"the manager does not start: {sites.output.read_text()}")
+                raise DemoError(f"a manager does not start: {stage.sites.output.read_text()}")
             time.sleep(0.1)
         yield
-    sites.command("stop", config, "--timeout", "10")
+    for managed in (stage.sites, stage.archive):
+        managed.command("stop", managed.config, "--timeout", "10")
 
 
 @contextmanager
@@ -198,20 +199,12 @@ def _has_mark(process: psutil.Process, mark: str) -> bool:
     return False
 
 
-def _status(sites: Sites) -> Status:
-    """What `hdfmgr status` would say, read from where it reads it."""
-    files: Counter[str] = Counter()
-    with suppress(LedgerError), LedgerReader.open(sites.ledger, manager="handoff") as reader:
-        for total in reader.totals():
-            files[total.state] += total.files
-    return Status(holder(sites.ledger), files)
-
-
 class Display:
     """What there is to see meanwhile: the live status table on a terminal, else a line now and then."""
 
-    def __init__(self, sites: Sites) -> None:
-        self._sites = sites
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._shown = "handoff"
         self._table: Background | None = None
         self._next_line = 0.0
         self._began = time.monotonic()
@@ -231,85 +224,41 @@ class Display:
         if self._table or (now < self._next_line and not at_once):
             return
         self._next_line = now + 3
-        status = _status(self._sites)
-        _say(
-            f"{now - self._began:5.1f} s  written {len(happened.digests):3}, delivered {status.delivered:3}, "
-            f"held {status.files['held']:3}; manager {status.pid or 'not running'}"
+        here, there = status(self._stage.sites), status(self._stage.archive)
+        say(
+            f"{now - self._began:5.1f} s  written {len(happened.digests):3}, delivered {here.delivered:3}, "
+            f"held {here.files['held']:3}, ingested {there.files['ingested']:3}; "
+            f"managers {here.pid or 'not running'}, {there.pid or 'not running'}"
         )
 
     def interject(self, line: str) -> None:
         """Say something between two tables."""
         self._close()
-        _say(line)
+        say(line)
+        self._open()
+
+    def turn_to(self, package: str) -> None:
+        """Show the table of the other manager from here on."""
+        self._close()
+        self._shown = package
         self._open()
 
     def _open(self) -> None:
         if sys.stdout.isatty():
-            argv = [sys.executable, "-m", "handoff", "status", "--watch", str(self._sites.config)]
+            config = dict(self._stage.managers)[self._shown]
+            argv = [sys.executable, "-m", self._shown, "status", "--watch", str(config)]
             self._table = Background(argv, cwd=REPOSITORY)
 
     def _close(self) -> None:
         if self._table:
             self._table.close()
             self._table = None
-            _say("\x1b[?25h")  # should the table have gone without giving the cursor back
+            say("\x1b[?25h")  # should the table have gone without giving the cursor back
 
 
 def _rest(seconds: float, display: Display, happened: Night) -> None:
     display.renew(happened)
     time.sleep(seconds)
-
-
-def _tell(sites: Sites, happened: Night) -> int:
-    """Compare everything end to end, and say what came of it and where it lies."""
-    status = _status(sites)
-    arrived, held = (_digests(root) for root in (sites.endpoint_buffer, sites.holding))
-    left = len(_digests(sites.buffer))
-    program, config = (shlex.quote(str(path)) for path in (REPOSITORY / ".venv/bin/hdfmgr", sites.config))
-    good = arrived == happened.digests == held and not left
-    _say(f"""
-written     {len(happened.digests)} files, {happened.size / 1e6:.1f} MB
-delivered   {_same(arrived, happened)} are in the endpoint's buffer, digests compared
-held        {_same(held, happened)} are in holding, digests compared; {left} left in the buffer
-ledger      {", ".join(f"{count} {state}" for state, count in status.files.items() if count) or "empty"}
-{_fate(happened)}
-result      {"every file arrived intact, once" if good else "NOT every file arrived and is held"}
-
-Everything lies in {sites.directory}:
-  handoff/buffer, handoff/holding, endpoint/staging, endpoint/buffer
-Look at it:
-  {program} status {config}
-  {program} history {config} {os.fsdecode(next(iter(happened.digests), b""))}
-  less {sites.directory}/handoff/hdfmgr.log
-Remove it:
-  rm -r {sites.directory}""")
-    return 0 if good else 1
-
-
-def _fate(happened: Night) -> str:
-    if happened.killed is None:
-        return "killed      nobody: that takes two exposures"
-    return (
-        f"killed      manager {happened.killed}, by SIGKILL; manager {happened.resumed_by} resumed by itself"
-    )
-
-
-def _digests(root: Path) -> dict[bytes, str]:
-    return {
-        os.fsencode(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in root.rglob("*")
-        if path.is_file()
-    }
-
-
-def _same(found: dict[bytes, str], happened: Night) -> str:
-    same = len(found.items() & happened.digests.items())
-    return f"{same} of {len(happened.digests)}"
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

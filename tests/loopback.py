@@ -231,6 +231,8 @@ class Sshd:
 class Sites:
     """A handoff site and an endpoint site in two directories, and a configuration that joins them."""
 
+    kind = "handoff"
+
     def __init__(self, directory: Path, sshd: Sshd) -> None:
         self.directory, self.sshd = directory, sshd
         self.buffer = directory / "handoff" / "buffer"

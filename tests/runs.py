@@ -30,6 +30,8 @@ Answer = TypeVar("Answer")
 class Managed(Protocol):
     """What has a manager and a ledger: `Sites`, or an `Archive`."""
 
+    kind: str
+    """Of the manager."""
     ledger: Path
     config: Path
 
