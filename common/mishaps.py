@@ -57,12 +57,12 @@ def tell(batch: Batch, report: Report) -> None:
         size(batch.bytes),
         duration(seconds),
     )
-    paths = {entry.id: shown(entry.path) for entry in batch.entries}
+    paths = {entry.id: entry.path for entry in batch.entries}
     for outcome in report.outcomes:
         if isinstance(outcome, Failed) and outcome.failure.scope is Scope.FILE:
             log.warning("failed: %s", "; ".join(filter(None, (outcome.failure.reason, outcome.failure.hint))))
         elif isinstance(outcome, Done) and outcome.state != batch.step.target:
-            path = paths[outcome.entry_id]
+            path = shown(paths[outcome.entry_id])
             log.warning("%s: %s: %s", outcome.state, path, outcome.reason.removeprefix(f"{path}: "))
 
 
