@@ -22,22 +22,34 @@ _MENDING = {
 """By causes that concern a file alone; those that concern all pause the manager, which then says why."""
 
 _DECIDING = {
-    "conflict": "two files want one name: `{history}` shows both digests; move one of the two away",
-    "rejected": "its digest differs from the delivery note's: `{history}` shows both; send it again",
+    "conflict": "other content has its name: compare the two (`{history}`), and move one of them away",
+    "rejected": "its digest is not the delivery note's: compare the two (`{history}`), and send it again",
 }
 """By states that a person has to decide."""
 
 
-def advice(command: str, config: str, state: str, cause: str, *, is_due: bool) -> str:
-    """What to do, with the command to be typed.
+def advice(
+    program: str, config: str, state: str, cause: str, *, is_due: bool, example: bytes | None, single: bool
+) -> str:
+    """What to do, with the commands to be typed; empty for what is in no trouble.
 
     Parameters
     ----------
+    config
+        As a word for a shell.
     is_due
         Whether it is tried again by itself.
+    example
+        The path of such a file.
+    single
+        Whether this is about no other file.
     """
-    retry = f"{command} retry {config} --cause {word(cause.encode())}"
-    what = _DECIDING.get(state, "").format(history=f"{command} history {config} PATH")
+    if not cause:
+        return ""
+    path = "PATH" if example is None else word(example)
+    chosen = path if single else f"--cause {word(cause.encode())}"
+    retry = f"{program} retry {config} {chosen}"
+    what = _DECIDING.get(state, "").format(history=f"{program} history {config} {path}")
     what = what or _MENDING.get(cause, "mend the reason")
     if state == FAILED and is_due:
         return f"{what}; it is tried again by itself, or at once by `{retry}`"

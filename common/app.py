@@ -103,6 +103,8 @@ class ManagerKind(Generic[Config]):
     serve: Serve[Config]
     checks: "Callable[[Path, Config, bool], Sequence[Check]]"
     """What to look at; the flag asks for the canary too."""
+    verbs: tuple[tuple[str, Callable[..., None], str], ...] = ()
+    """Those of this manager alone, each with its function and an example of its arguments."""
 
 
 class _Group(TyperGroup):
@@ -177,7 +179,7 @@ def frame(program: str, about: str) -> typer.Typer:
 def build(kind: ManagerKind[Config]) -> typer.Typer:
     """The typer application of one manager."""
     app = frame(kind.program, kind.about)
-    for verb, function, example in Commands(kind).verbs():
+    for verb, function, example in (*Commands(kind).verbs(), *kind.verbs):
         epilog = f"Example: {kind.program} {verb} {example}"
         app.command(verb, cls=_Command, help=_help(function), epilog=epilog)(function)
     return app
@@ -403,7 +405,7 @@ class Commands(Generic[Config]):
                 raise _unknown(named, places, kind.program)
             is_running = holder(loaded.ledger_path) is not None
             obstacle = story.obstacle(reader, kind.program, is_running=is_running)
-        told = story.tell(kind.program, named, versions, kind.lifecycle, _now_ms(), obstacle)
+        told = story.tell(kind.program, named, versions, kind.lifecycle, _now_ms(), obstacle, _word(config))
         screen = self._screen()
         screen.say_json(story.as_json(told)) if as_json else screen.story(told)
 

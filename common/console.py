@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NoReturn, TextIO
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -58,6 +59,16 @@ _SLOW = 5.0
 """Seconds between two lines where there is no terminal for a table."""
 _SHARE = 150
 """A picture that took long to draw is followed by a pause so many times as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long piece of work has come."""
+
+    told: str
+    """In one line."""
+    share: float | None = None
+    """Of the whole, from 0 to 1; None while nobody knows."""
 
 
 class Screen:
@@ -192,6 +203,15 @@ class Screen:
             yield _Paced(draw, least=_FAST).tick
             draw()
 
+    @contextmanager
+    def progress(self, look: Callable[[], Progress]) -> Iterator[Callable[[], None]]:
+        """A bar, kept up to date like the table of `live`; what is said meanwhile appears above it."""
+        if not self.is_terminal:
+            yield _Paced(lambda: self.say(look().told), least=_SLOW, after=_SLOW).tick
+            return
+        with Live(console=self._out, auto_refresh=False, transient=True) as live:
+            yield _Paced(lambda: live.update(_progress(look()), refresh=True), least=_FAST).tick
+
     def _draw(self, picture: RenderableType, *, is_text: bool = False) -> None:
         """Print it; off a terminal, what `is_text` is not folded, and nothing is filled up with blanks."""
         if self.is_terminal:
@@ -210,9 +230,9 @@ class Screen:
 class _Paced:
     """Calls a function seldom enough: not before `least` seconds, and many times its own cost."""
 
-    def __init__(self, draw: Callable[[], None], *, least: float) -> None:
+    def __init__(self, draw: Callable[[], None], *, least: float, after: float = 0.0) -> None:
         self._draw, self._least = draw, least
-        self._next = 0.0
+        self._next = time.monotonic() + after
 
     def tick(self) -> None:
         started = time.monotonic()
@@ -247,6 +267,16 @@ def _console(stream: TextIO, width: int | None) -> Console:
     if width is None and not stream.isatty() and "COLUMNS" not in os.environ:
         width = _PIPE_WIDTH
     return _Console(stderr=stream is sys.stderr, markup=False, highlight=False, emoji=False, width=width)
+
+
+def _progress(progress: Progress) -> RenderableType:
+    row = Table.grid(padding=(0, 2))
+    row.add_column(width=40)
+    row.add_column(overflow="fold")
+    unknown = progress.share is None
+    bar = ProgressBar(total=None if unknown else 1.0, completed=progress.share or 0.0, pulse=unknown)
+    row.add_row(bar, Text(wording.text(progress.told)))
+    return row
 
 
 def _status(status: Status, width: int) -> RenderableType:
@@ -422,7 +452,8 @@ def _group(group: CauseGroup) -> Text:
 def _in_trouble(file: InTrouble, now_ms: int) -> Text:
     tries = f"{wording.attempts(file.attempts)}; " if file.attempts else ""
     line = Text(wording.word(file.path), style="cyan")
-    told = f"\n      {wording.text(file.reason)}" if file.reason else ""
+    reason = file.reason.removeprefix(f"{wording.path(file.path)}: ")
+    told = f"\n      {wording.text(reason)}" if reason else ""
     return line.append(f"{told}\n      {tries}next try {_next(file.due_at, now_ms)}", style="dim")
 
 
@@ -446,6 +477,8 @@ def _chapter(story: Story, chapter: Chapter, number: int) -> RenderableType:
     facts.add_row(" file", name)
     facts.add_row(" state", version.state)
     facts.add_row(" waits for", wording.text(chapter.waits_for))
+    if chapter.hint:
+        facts.add_row(" hint", Text(wording.text(chapter.hint), style="bold"))
     modified = wording.moment(version.fence.mtime_ns // 1_000_000)
     facts.add_row(" content", f"{wording.size(version.fence.size)}, modified {modified}")
     if version.checksum:

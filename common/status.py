@@ -288,7 +288,15 @@ def _carried(carried: Carried, now_ms: int) -> Load:
 
 def _failures(scene: Scene, group: FailureGroup) -> Trouble:
     is_due = group.next_try is not None
-    hint = advice(scene.program, scene.config, group.state, group.cause, is_due=is_due)
+    hint = advice(
+        scene.program,
+        scene.config,
+        group.state,
+        group.cause,
+        is_due=is_due,
+        example=group.example,
+        single=group.files == 1,
+    )
     return Trouble(group.state, group.cause, group.files, group.example, group.reason, group.next_try, hint)
 
 

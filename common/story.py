@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from common.advice import advice
 from common.ledger.reader import LedgerReader
 from common.ledger.rows import FAILED, VANISHED, Receipt, Ride, Transition, VersionStory
 from common.lifecycle import Lifecycle
@@ -14,6 +15,8 @@ class Chapter:
 
     version: VersionStory
     waits_for: str
+    hint: str = ""
+    """What a person can do about it, where it is in trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,24 @@ def tell(
     lifecycle: Lifecycle,
     now_ms: int,
     obstacle: str = "",
+    config: str = "CONFIG",
 ) -> Story:
-    """The story of a path's versions; `obstacle` is what keeps the manager from taking on any file."""
-    chapters = (
-        Chapter(version, waits_for(version, program, lifecycle, now_ms, obstacle)) for version in versions
-    )
-    return Story(program, path, now_ms, tuple(chapters))
+    """The story of a path's versions.
+
+    Parameters
+    ----------
+    obstacle
+        What keeps the manager from taking on any file.
+    config
+        The configuration's file, as a word for a shell.
+    """
+
+    def chapter(version: VersionStory) -> Chapter:
+        is_due = version.due_at is not None
+        hint = advice(program, config, version.state, version.cause, is_due=is_due, example=path, single=True)
+        return Chapter(version, waits_for(version, program, lifecycle, now_ms, obstacle), hint)
+
+    return Story(program, path, now_ms, tuple(map(chapter, versions)))
 
 
 def obstacle(reader: LedgerReader, program: str, *, is_running: bool) -> str:
@@ -93,6 +108,7 @@ def _version(chapter: Chapter) -> dict[str, object]:
     return {
         "state": version.state,
         "waits_for": chapter.waits_for,
+        "hint": chapter.hint,
         "size": version.fence.size,
         "modified": json_moment(version.fence.mtime_ns // 1_000_000),
         "algorithm": version.checksum.algorithm if version.checksum else None,

@@ -6,6 +6,7 @@ from itertools import islice
 
 from common.advice import advice
 from common.ledger.reader import InTrouble, LedgerReader
+from common.ledger.rows import Total
 from common.wording import json_moment, json_path
 
 _PAGE = 500
@@ -58,17 +59,7 @@ def troubles(
     chosen = sorted(
         (total for total in found if wanted in total.cause.lower()), key=lambda total: -total.files
     )
-    groups = tuple(
-        CauseGroup(
-            total.state,
-            total.cause,
-            total.files,
-            advice(
-                program, config, total.state, total.cause, is_due=_is_due(reader, total.state, total.cause)
-            ),
-        )
-        for total in chosen
-    )
+    groups = tuple(_group(reader, program, config, total) for total in chosen)
     number = sum(group.files for group in groups)
     listed = number if limit is None else min(limit, number)
     return Troubles(groups, islice(_files(reader, groups), listed), listed)
@@ -101,8 +92,18 @@ def as_json(file: InTrouble) -> dict[str, object]:
     }
 
 
-def _is_due(reader: LedgerReader, state: str, cause: str) -> bool:
-    return any(file.due_at is not None for file in reader.in_trouble(state, cause, limit=1))
+def _group(reader: LedgerReader, program: str, config: str, total: Total) -> CauseGroup:
+    first = next(iter(reader.in_trouble(total.state, total.cause, limit=1)), None)
+    hint = advice(
+        program,
+        config,
+        total.state,
+        total.cause,
+        is_due=first is not None and first.due_at is not None,
+        example=first.path if first else None,
+        single=total.files == 1,
+    )
+    return CauseGroup(total.state, total.cause, total.files, hint)
 
 
 def _files(reader: LedgerReader, groups: tuple[CauseGroup, ...]) -> Iterator[InTrouble]:

@@ -248,14 +248,14 @@ def test_the_files_in_trouble_are_listed_with_what_to_do(hdfmgr: Hdfmgr, sites: 
     assert (code, err) == (0, "")
     assert re.sub(r" in 59 min \d+ s", " in 59 min", out).splitlines() == [
         "1 file conflict",
-        f"  → two files want one name: `hdfmgr history {config} PATH` shows both digests; "
-        f"move one of the two away, then `hdfmgr retry {config} --cause conflict`",
+        f"  → other content has its name: compare the two (`hdfmgr history {config} 'night/b c.fits'`), "
+        f"and move one of them away, then `hdfmgr retry {config} 'night/b c.fits'`",
         "'night/b c.fits'",
         "      other content is there",
         "      next try on `retry`",
         "1 file failed: can't be read",
         "  → let the manager's account read it; it is tried again by itself, "
-        f"or at once by `hdfmgr retry {config} --cause $'can\\'t be read'`",
+        f"or at once by `hdfmgr retry {config} $'odd \\xff\\n\\'name\\'.fits'`",
         "$'odd \\xff\\n\\'name\\'.fits'",
         "      night/a.fits can't be read: Permission denied",
         "      1 attempt; next try in 59 min",

@@ -261,6 +261,7 @@ def test_a_story_tells_every_transition_and_every_batch(capsys: pytest.CaptureFi
     for words in (
         ("file", "'raw/a b.fits'"),
         ("waits for", "`hdfmgr retry`, after 2 failures: cannot open it"),
+        ("hint", "mend the reason, then `hdfmgr retry CONFIG 'raw/a b.fits'`"),
         ("content", "20.0 kB"),
         ("sha256", "ab" * 32),
         ("sending", "0.4 s", "12"),

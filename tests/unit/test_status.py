@@ -28,10 +28,7 @@ from common.status import (
 )
 from handoff.lifecycle import LIFECYCLE, SEND
 
-HINT = (
-    "mend the reason; it is tried again by itself, "
-    "or at once by `hdfmgr retry /etc/a.yaml --cause 'permission denied'`"
-)
+HINT = "mend the reason; it is tried again by itself, or at once by `hdfmgr retry /etc/a.yaml b`"
 NOW = 1_795_000_000_000
 DENIED = Failure(Scope.FILE, "permission denied", "b can't be read", "chmod")
 ROW = ManagerRow(
