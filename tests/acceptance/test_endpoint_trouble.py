@@ -1,0 +1,152 @@
+"""What keeps all files of an endpoint waiting costs none of them an attempt, and is over by itself."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.archive import Archive
+from tests.loopback import files_below
+from tests.runs import Run, counts, eventually, rows
+from tests.troubles import disk, fill, mount, own_mounts, unmount
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    archive = Archive(tmp_path / "archive")
+    archive.write_config()
+    return archive
+
+
+@pytest.fixture(scope="module")
+def disks() -> None:
+    if not own_mounts():
+        pytest.skip("disks of one's own need the right to mount: run this as root")
+
+
+def paused(archive: Archive) -> str:
+    """What the manager says that it waits for."""
+    return next((reason for (reason,) in rows(archive, "SELECT paused FROM manager")), "")
+
+
+def assert_spared(archive: Archive, content: dict[bytes, bytes]) -> None:
+    """All is in storage and in the catalogue, and no file was charged with what was not its fault."""
+    eventually(lambda: counts(archive) == {"ingested": len(content)}, within=60)
+    assert files_below(archive.storage) == content
+    assert archive.catalogued() == sorted(content)
+    assert rows(archive, "SELECT * FROM history WHERE target = 'failed'") == []
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A database that somebody else is writing to."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def test_a_locked_catalogue_keeps_files_waiting_until_it_is_free(archive: Archive) -> None:
+    content = archive.deliver({b"first.dat": b"light"})
+    assert archive.once() == 0
+    with Run(archive) as manager:
+        with locked(archive.catalogue):
+            content |= archive.deliver({b"%d.dat" % number: b"dark" for number in range(30)})
+            assert "catalogue" in eventually(lambda: paused(archive), within=60)
+        assert_spared(archive, content)
+        assert manager.stop() == 0
+
+
+def test_a_corrupt_catalogue_is_told_and_left_as_it_is(archive: Archive) -> None:
+    content = archive.deliver({b"first.dat": b"light"})
+    assert archive.once() == 0
+    good = archive.catalogue.read_bytes()
+    bad = b"not a database" * 1000
+    archive.catalogue.write_bytes(bad)
+    for beside in archive.directory.glob("catalogue.db-*"):
+        beside.unlink()
+    with Run(archive) as manager:
+        content |= archive.deliver({b"%d.dat" % number: b"dark" for number in range(30)})
+        assert "catalogue.db" in eventually(lambda: paused(archive))
+        assert archive.catalogue.read_bytes() == bad
+        archive.catalogue.write_bytes(good)
+        assert_spared(archive, content)
+        assert manager.stop() == 0
+
+
+def test_a_read_only_catalogue_is_told(archive: Archive) -> None:
+    content = archive.deliver({b"first.dat": b"light"})
+    assert archive.once() == 0
+    archive.catalogue.chmod(0o444)
+    with Run(archive, powerless=True) as manager:
+        content |= archive.deliver({b"%d.dat" % number: b"dark" for number in range(30)})
+        assert "catalogue.db" in eventually(lambda: paused(archive))
+        archive.catalogue.chmod(0o644)
+        assert_spared(archive, content)
+        assert manager.stop() == 0
+
+
+@pytest.mark.usefixtures("disks")
+def test_a_full_storage_keeps_files_waiting_until_there_is_space(archive: Archive) -> None:
+    with disk(archive.storage, "size=8m"):
+        ballast = fill(archive.storage, leave=100_000)
+        with Run(archive) as manager:
+            content = archive.deliver({b"%d.dat" % number: os.urandom(500_000) for number in range(6)})
+            assert "storage" in eventually(lambda: paused(archive))
+            ballast.unlink()
+            assert_spared(archive, content)
+            assert manager.stop() == 0
+
+
+@pytest.mark.usefixtures("disks")
+def test_nothing_is_stored_below_the_free_space_that_is_to_be_kept(archive: Archive) -> None:
+    archive.write_config(general={"min_free": "4MB"})
+    with disk(archive.storage, "size=8m"):
+        ballast = fill(archive.storage, leave=3_000_000)
+        with Run(archive) as manager:
+            content = archive.deliver({b"a.dat": os.urandom(100_000)})
+            assert "min_free" in eventually(lambda: paused(archive))
+            assert files_below(archive.storage).keys() == {b".ballast"}
+            ballast.unlink()
+            assert_spared(archive, content)
+            assert manager.stop() == 0
+
+
+@pytest.mark.usefixtures("disks")
+def test_a_storage_that_is_not_mounted_any_more_is_waited_for(archive: Archive) -> None:
+    mount(archive.storage, "-t", "tmpfs", "-o", "size=8m", "tmpfs")
+    with Run(archive) as manager:
+        eventually(lambda: rows(archive, "SELECT * FROM manager"))
+        unmount(archive.storage)
+        archive.deliver({b"a.dat": b"light"})
+        assert "not mounted" in eventually(lambda: paused(archive))
+        assert files_below(archive.buffer) == {b"a.dat": b"light"}
+        assert list(archive.storage.iterdir()) == []
+        with disk(archive.storage, "size=8m"):
+            assert_spared(archive, {b"a.dat": b"light"})
+            assert manager.stop() == 0
+
+
+def test_a_buffer_that_somebody_else_cleans_ends_nothing(archive: Archive) -> None:
+    with Run(archive) as manager:
+        for round_ in range(20):
+            archive.deliver({b"%d/%d.dat" % (round_, number): os.urandom(9000) for number in range(40)})
+            with suppress(OSError):
+                shutil.rmtree(archive.buffer / str(round_))
+        content = archive.deliver({b"last.dat": b"light"})
+        eventually(lambda: b"last.dat" in archive.catalogued())
+        eventually(lambda: set(counts(archive)) <= {"ingested", "vanished"})
+        assert files_below(archive.storage).items() >= content.items()
+        assert sorted(files_below(archive.storage)) == archive.catalogued()
+        assert manager.stop() == 0
+
+
+def test_a_second_manager_says_who_holds_the_ledger(archive: Archive) -> None:
+    with Run(archive) as manager:
+        eventually(lambda: rows(archive, "SELECT * FROM manager"))
+        done = archive.command("start", archive.config)
+        assert (done.exit_code, str(manager.process.pid) in done.stdout.decode()) == (0, True)
