@@ -49,7 +49,7 @@ catalogue.close()
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository that all tests share; each has a night of its own in it."""
-    return tmp_path_factory.mktemp("butler") / "a repo.of #1"
+    return tmp_path_factory.mktemp("butler") / "a repo.of ours"
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +204,7 @@ def test_the_records_are_those_of_rubins_own_ingest(
     ]
     (detector,) = reader.query_dimension_records("detector", where="detector = 1", instrument="DECam")
     assert (detector.full_name, detector.name_in_raft, detector.raft) == ("S29", "29", "S")
+    assert detector.purpose is None  # which no header tells
 
 
 def test_a_file_of_several_detectors_gives_each_its_own(
@@ -376,6 +377,8 @@ def test_a_locked_repository_is_told_soon_and_blames_no_file(
             with pytest.raises(CatalogueError, match="locked") as told:
                 ingested(hasty, [path])
             assert "is tried again" in told.value.hint
+            with pytest.raises(CatalogueError, match="locked"):
+                ButlerCatalogue({"repo": str(repo), "busy_timeout": 0.1}).open()
             other.execute("ROLLBACK")
         assert verdicts(ingested(hasty, [path])) == [Verdict.INGESTED]
 
@@ -456,19 +459,24 @@ def test_a_repository_that_exists_gets_the_dataset_type(tmp_path: Path) -> None:
 
 
 def test_a_repository_that_can_not_be_used_is_told_with_what_to_do(tmp_path: Path) -> None:
-    plain, corrupt = tmp_path / "plain", tmp_path / "corrupt"
+    plain, corrupt, file = (tmp_path / name for name in ("plain", "corrupt", "file"))
+    file.touch()
     Butler.makeRepo(str(plain))
     Butler.makeRepo(str(corrupt), config=Config(str(SEED)))
     (corrupt / "gen3.sqlite3").write_bytes(b"no database" * 1000)
     told = {}
-    for name in ("none", "plain", "corrupt"):
-        catalogue = ButlerCatalogue({"repo": str(tmp_path / name), "create": False})
+    for name in ("none", "plain", "corrupt", "file/under"):
+        catalogue = ButlerCatalogue({"repo": str(tmp_path / name), "create": name == "file/under"})
         with pytest.raises(CatalogueError) as error:
             catalogue.open()
         catalogue.close()
         told[name] = (error.value.message, error.value.hint)
     assert told == {
         "none": (f"{tmp_path}/none is no Butler repository", "correct `repo`, or set `create: true`"),
+        "file/under": (
+            f"{file}/under can't be opened or made: File exists",
+            "correct `repo`, or let the manager's user write there",
+        ),
         "plain": (
             f"{plain}: its butler.yaml does not know the storage class FitsRaw",
             f"put into it what {SEED} says",
@@ -497,6 +505,7 @@ def test_a_dataset_type_of_another_kind_is_told(catalogue: ButlerCatalogue, repo
         ({}, "repo: is missing; it is the path of the Butler repository"),
         ({"repo": 3}, "repo: must be a path"),
         ({"repo": "here/repo"}, "repo: must be an absolute path, not here/repo"),
+        ({"repo": "/r#1"}, "repo: Butler has no repository in a path with one of # % ?"),
         ({"repo": "/r", "create": "yes"}, "create: must be true or false"),
         ({"repo": "/r", "run": "{detector}"}, "run: {instrument} is the one placeholder that is known here"),
         ({"repo": "/r", "run": "{"}, "run: Single '{' encountered in format string"),

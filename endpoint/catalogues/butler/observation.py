@@ -20,7 +20,7 @@ from lsst.resources import ResourcePath
 
 from endpoint.catalogues.fits import headers
 
-_REMEMBERED = 1000
+_REMEMBERED = 200
 """Exposures whose translation is kept."""
 
 # The properties that Rubin's own ingest asks of a raw image, by whether it refuses one without.

@@ -97,7 +97,6 @@ def _detector(info: ObservationInfo) -> Values:
         "full_name": info.detector_unique_name or f"{info.detector_num}",
         "name_in_raft": info.detector_name or None,
         "raft": info.detector_group or None,
-        "purpose": "SCIENCE",
     }
 
 

@@ -6,6 +6,7 @@ leave orphans behind when the process is killed between the move and the commit.
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +57,7 @@ class Repository:
         self._settings = settings
         self._stop_waiting = _wait_no_longer(settings.busy_timeout)
         try:
-            with _Troubles(settings.repo):
-                _make(settings)
-                config = ButlerConfig(_directory(settings.repo))
-                _check_storage_class(config, settings.repo)
-                self._butler = Butler.from_config(config, writeable=True)
-                self._type = _registered_type(self._butler, settings)
+            self._butler, self._type = _opened(settings)
         except BaseException:
             self._stop_waiting()
             raise
@@ -76,19 +72,22 @@ class Repository:
     def add(self, files: Sequence[RawFile]) -> Iterator[Result]:
         """Add files that hold different datasets; tells of each once that is committed.
 
-        Where one of them spoils it for the others, they are added one by one.
+        One of them can spoil it for the others: then each half is added by itself, and so on.
         """
+        results: list[Result] | None
         try:
             with _Troubles(self._settings.repo):
-                yield from self._commit(files)
+                results = self._commit(files)
         except CatalogueError:
             raise
         except Exception as error:  # noqa: BLE001  daf_butler's errors have no class in common
-            if len(files) == 1:
-                yield _failure(files[0], error)
-                return
-            for file in files:
-                yield from self.add([file])
+            results = [_failure(files[0], error)] if len(files) == 1 else None
+        if results is not None:
+            yield from results
+            return
+        middle = len(files) // 2
+        yield from self.add(files[:middle])
+        yield from self.add(files[middle:])
 
     def datasets(self, file: RawFile) -> list[DatasetRef]:
         """What a file's observations are as datasets; the same observation is always the same one."""
@@ -168,6 +167,32 @@ def _failure(file: RawFile, error: Exception) -> Result:
     if isinstance(error, sqlalchemy.exc.IntegrityError) and "CHECK constraint" in str(error.orig):
         return Result(file.id, Verdict.INVALID, f"a value does not fit into the repository: {error.orig}")
     return Result(file.id, Verdict.FAILED, f"{type(error).__name__}: {error}")
+
+
+def _opened(settings: Settings) -> tuple[Butler, DatasetType]:
+    """The repository, and the dataset type of what is put into it."""
+    try:
+        with _Troubles(settings.repo), ExitStack() as stack:
+            _make(settings)
+            config = ButlerConfig(_directory(settings.repo))
+            _check_storage_class(config, settings.repo)
+            butler = Butler.from_config(config, writeable=True)
+            stack.callback(butler.close)
+            wanted = _registered_type(butler, settings)
+            stack.pop_all()
+            return butler, wanted
+    except CatalogueError:
+        raise
+    except OSError as error:
+        raise CatalogueError(
+            f"{settings.repo} can't be opened or made: {error.strerror or error}",
+            "correct `repo`, or let the manager's user write there",
+        ) from error
+    except Exception as error:  # a directory, a configuration or a version: daf_butler raises what it likes
+        raise CatalogueError(
+            f"{settings.repo} can't be opened: {' '.join(str(error).split())}",
+            "look at the repository with `butler query-collections`",
+        ) from error
 
 
 def _make(settings: Settings) -> None:

@@ -54,6 +54,9 @@ def _path(key: str, value: object) -> Path:
     path = Path(value).expanduser()
     if not path.is_absolute():
         raise ValueError(f"{key}: must be an absolute path, not {value}")
+    if set(value) & set("#%?"):
+        # Butler makes URIs of it without quoting, and its database would come to lie elsewhere.
+        raise ValueError(f"{key}: Butler has no repository in a path with one of # % ?")
     return path
 
 
