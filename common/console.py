@@ -420,13 +420,13 @@ def _troubles(troubles: Sequence[Trouble], now_ms: int) -> Table:
     table.add_column("next try", justify="right", no_wrap=True)
     for trouble in troubles:
         path, reason = wording.word(trouble.example), wording.text(trouble.reason)
-        why = Text(wording.text(trouble.cause or trouble.state), style="bold")
-        if path not in reason:
-            why.append(f"\n{path}", style="not bold cyan")
-        if reason and reason != trouble.cause:
-            why.append(f"\n{reason}", style="not bold dim")
-        if trouble.hint:
-            why.append(f"\n→ {wording.text(trouble.hint)}", style="not bold")
+        lines = [
+            Text("" if trouble.cause == trouble.state else wording.text(trouble.cause), style="bold"),
+            Text("" if path in reason else path, style="cyan"),
+            Text("" if reason == trouble.cause else reason, style="dim"),
+            Text(f"→ {wording.text(trouble.hint)}" if trouble.hint else ""),
+        ]
+        why = Text("\n").join(line for line in lines if line)
         table.add_row(
             f" {wording.count(trouble.files)}",
             Text(trouble.state, style="red"),
