@@ -57,6 +57,8 @@ _FAST = 0.25
 """Seconds between two pictures of the live table at least."""
 _SLOW = 5.0
 """Seconds between two lines where there is no terminal for a table."""
+_RARE = 30.0
+"""Seconds between two lines about work that somebody may have left alone for hours."""
 _SHARE = 150
 """A picture that took long to draw is followed by a pause so many times as long."""
 
@@ -207,7 +209,7 @@ class Screen:
     def progress(self, look: Callable[[], Progress]) -> Iterator[Callable[[], None]]:
         """A bar, kept up to date like the table of `live`; what is said meanwhile appears above it."""
         if not self.is_terminal:
-            yield _Paced(lambda: self.say(look().told), least=_SLOW, after=_SLOW).tick
+            yield _Paced(lambda: self.say(look().told), least=_RARE, after=_RARE).tick
             return
         with Live(console=self._out, auto_refresh=False, transient=True) as live:
             yield _Paced(lambda: live.update(_progress(look()), refresh=True), least=_FAST).tick
@@ -305,7 +307,7 @@ def _head(status: Status) -> Table:
     if status.manager.paused:
         head.add_row(" paused", Text(wording.text(status.manager.paused), style="bold yellow"))
     if status.oldest_waiting is not None:
-        head.add_row(" waiting", f"the oldest file on its way for {wording.duration(status.oldest_waiting)}")
+        head.add_row(" waiting", f"the oldest file, on its way or failed, for {wording.duration(status.oldest_waiting)}")
     return head
 
 

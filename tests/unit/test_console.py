@@ -73,7 +73,7 @@ def test_the_status_fits_and_tells_all(capsys: pytest.CaptureFixture[str], width
     for words in (
         ("summit", "● running for 3 d 5 h", "pid 4711"),
         ("archive.example.edu", "● reachable for 2 h"),
-        ("the oldest file on its way for 12 min 22 s",),
+        ("the oldest file, on its way or failed, for 12 min 22 s",),
         ("found", "1,234", "25.3 GB"),
         ("held", "1,234,567", "45.6 TB"),
         ("vanished", "0", "0 B"),
