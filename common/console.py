@@ -307,7 +307,10 @@ def _head(status: Status) -> Table:
     if status.manager.paused:
         head.add_row(" paused", Text(wording.text(status.manager.paused), style="bold yellow"))
     if status.oldest_waiting is not None:
-        head.add_row(" waiting", f"the oldest file, on its way or failed, for {wording.duration(status.oldest_waiting)}")
+        head.add_row(
+            " waiting",
+            f"the oldest file, on its way or failed, for {wording.duration(status.oldest_waiting)}",
+        )
     return head
 
 

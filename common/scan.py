@@ -79,9 +79,9 @@ class Scanner:
         self._exclude = tuple(re.compile(pattern) for pattern in exclude)
         self._page = page
 
-    def pages(self) -> Iterator[Page]:
-        """Walk the whole buffer once. What comes, goes or moves meanwhile may be seen or not."""
-        sights = self._walk()
+    def pages(self, top: bytes = b"") -> Iterator[Page]:
+        """Walk the whole buffer once, or what lies below `top`. What moves meanwhile may be seen or not."""
+        sights = self._walk(top)
         while some := list(islice(sights, self._page)):
             yield Page.of(some)
 
@@ -101,14 +101,14 @@ class Scanner:
             pass
         return Page.of(sights)
 
-    def _walk(self) -> Iterator[Sight]:
+    def _walk(self, top: bytes) -> Iterator[Sight]:
         try:
             tree = Tree(self.root)
         except OSError as error:
             yield Unreadable.of(b"", error)
             return
         with tree:
-            pending = [b""]
+            pending = [top]
             while pending:
                 yield from self._enter(tree, pending.pop(), pending)
 

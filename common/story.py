@@ -83,7 +83,7 @@ def waits_for(
         return f"`{program} retry`, after {_failures(version.attempts)}{reason}"
     if state in lifecycle.exits:
         return (
-            f"`{program} retry`{reason}" if state in lifecycle.returns else f"nothing: it is {state}{reason}"
+            f"`{program} retry`{reason}" if state in lifecycle.trouble else f"nothing: it is {state}{reason}"
         )
     # A reason from before the pause says less than the pause.
     return f"its turn to be taken on{f': {obstacle}' if obstacle else reason}"

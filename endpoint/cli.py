@@ -3,11 +3,11 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from common.app import ManagerKind, Places, build, run
+from common.app import ConfigPath, Debug, ManagerKind, Places, build, run
 from endpoint.lifecycle import LIFECYCLE
 
 if TYPE_CHECKING:
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
     from common.health import Check
     from endpoint.config import EndpointConfig
+
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SOURCE", help="Files or directories, relative to storage.", show_default=False),
+]
 
 
 def main() -> NoReturn:
@@ -34,6 +40,7 @@ def application() -> typer.Typer:
             places=_places,
             serve=_serve,
             checks=_checks,
+            verbs=(("backfill", _backfill, "endpoint.yaml night1"),),
         )
     )
 
@@ -70,3 +77,21 @@ def _checks(path: Path, config: "EndpointConfig", canary: bool) -> "Sequence[Che
     from endpoint.check import checks
 
     return checks(path, config, canary=canary)
+
+
+def _backfill(
+    config: ConfigPath,
+    sources: Sources = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Enter nothing; tell how many files are not known.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Enter files that are in storage already, without touching or ingesting them.
+
+    Without a SOURCE: all that lies in storage. Each file is hashed once: what is known already is passed
+    over, so that a run that was ended goes on where it was. It works whether the manager runs or not.
+    """
+    from endpoint.backfilling import backfill
+
+    raise typer.Exit(backfill("endmgr", _load(config), sources or (), dry_run=dry_run))

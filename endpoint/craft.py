@@ -12,17 +12,17 @@ from common.disks import Disks
 from common.engine import Claim, now_ms
 from common.entry import Batch, Done, Failed, Outcome, Report
 from common.errors import Scope
-from common.files import BufferedFile
+from common.files import BufferedFile, Checksum
 from common.gate import Gate
 from common.ledger.ledger import Ledger
-from common.ledger.rows import ManagerRow
+from common.ledger.rows import ManagerRow, Version
 from common.lifecycle import Step
 from common.mishaps import Mishaps, tell
 from common.pool import Crash
 from common.tasks import Chore, Identify
 from endpoint.clerk import Sweep
 from endpoint.config import EndpointConfig
-from endpoint.lifecycle import INGEST, STORE, VERIFY
+from endpoint.lifecycle import INGEST, STORE, STORED, VERIFY
 from endpoint.premises import Premises
 from endpoint.receipts import Receipts
 from endpoint.retirement import Retirement
@@ -170,7 +170,11 @@ class Endpoint:
     def _adopted(self, batch: Batch, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
         """What storage has, and this ledger has never stored, is no duplicate: it goes on."""
         paths = {entry.id: entry.path for entry in batch.entries}
-        doubles = [one for one in outcomes if isinstance(one, Done) and one.state == "duplicate"]
+        doubles = [
+            outcome
+            for outcome in outcomes
+            if isinstance(outcome, Done) and outcome.state == "duplicate" and outcome.checksum
+        ]
         if not doubles:
             return tuple(outcomes)
         known = self._ledger.versions([paths[outcome.entry_id] for outcome in doubles])
@@ -178,7 +182,7 @@ class Endpoint:
             outcome.entry_id: replace(outcome, state=VERIFY.target, reason="storage had it already")
             for outcome in doubles
             if not any(
-                version.checksum == outcome.checksum and version.id != outcome.entry_id
+                version.id != outcome.entry_id and _is_in_storage(version, outcome.checksum)
                 for version in known.get(paths[outcome.entry_id], ())
             )
         }
@@ -201,3 +205,13 @@ class Endpoint:
             return "the disk of the ledger is full"
         failure = next((gate.failure for gate in self._gates.values() if gate.failure), None)
         return f"{failure.cause}: {failure.reason}; {failure.hint}" if failure else ""
+
+
+def _is_in_storage(version: Version, found: Checksum | None) -> bool:
+    """Whether a known version is what lies under its name in storage, where there is this content."""
+    if version.checksum is None or found is None:
+        return False
+    if version.checksum.algorithm == found.algorithm:
+        return version.checksum == found
+    # The digests can't be compared, but only one version can be there.
+    return version.state in STORED

@@ -43,3 +43,7 @@ ABSENT = ("vanished",)
 """States of versions that are not in the buffer: one of these that is seen there has come back."""
 FINISHED = ("ingested", "duplicate", "ignored", "vanished", "backfilled")
 """States of files that need nothing more."""
+STORED = ("stored", "ingesting", "ingested", "ignored", "backfilled")
+"""States of versions that lie in storage."""
+BACKFILLED = "backfilled"
+"""The state of what was in storage before the ledger knew it; the manager leaves it there."""
