@@ -146,7 +146,7 @@ class Arena:
 
     @contextmanager
     def _sites(self, load: Load) -> Iterator[Sites]:
-        """Two sites with the tree in the buffer, by hard links: a copy would take page cache from this run alone."""
+        """Two sites with the tree in the buffer, by hard links: copies would crowd the page cache."""
         self._runs += 1
         directory = self._directory / f"run-{self._runs}"
         sites = Sites(directory, self._sshd)
@@ -299,6 +299,12 @@ def report(load: Load, times: dict[str, list[float]]) -> str:
     return "\n".join(lines)
 
 
+def _have_modules_compiled(directory: Path) -> None:
+    """As pip leaves them; a checkout's are compiled at each start where Python is told to write no files."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(directory)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("loads", nargs="*", default=["S", "M", "L", "trickle", "scale"])
@@ -311,6 +317,7 @@ def main() -> None:
     programs = [name for name in arguments.programs if name == "manager" or shutil.which(name)]
     with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
         directory = Path(name)
+        _have_modules_compiled(directory / "compiled")
         (directory / "sshd").mkdir()
         with Sshd(directory / "sshd") as sshd:
             arena = Arena(directory, sshd)
