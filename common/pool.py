@@ -28,6 +28,8 @@ ResultOut = TypeVar("ResultOut", covariant=True)
 
 _PROMPT = 2
 """So many workers are started without waiting."""
+_GO = None
+"""In place of a recipe or a task: there will be no more."""
 
 Tell = Callable[[str, int], None]
 """How a worker tells what it is at: the phase, and the bytes that have gone through it."""
@@ -84,6 +86,17 @@ class _Hand(Generic[Task]):
     def send(self, message: object) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(message)
+
+    def see_off(self, deadline: float) -> None:
+        """Wait until a worker that was told to go has closed all that it had opened."""
+        with suppress(EOFError, OSError, pickle.UnpicklingError):
+            while self.connection.poll(max(0.0, deadline - time.monotonic())):
+                self.connection.recv()
+
+    def end(self) -> int:
+        """End the process with all that it started; gives its exit code."""
+        self.connection.close()
+        return self.process.kill(wholly=True)
 
 
 class Pool(Generic[Task, Result]):
@@ -168,13 +181,17 @@ class Pool(Generic[Task, Result]):
 
     def close(self, patience: float = 2.0) -> None:
         """Let idle workers go in peace, and end what has not gone after so many seconds."""
+        idle = [hand for hand in self._hands.values() if hand.task is None]
+        for hand in idle:
+            hand.send(_GO)
         for hand in self._hands.values():
-            hand.connection.close()
+            if hand.task is not None:
+                hand.end()
         deadline = time.monotonic() + patience
-        for hand in self._hands.values():
-            if hand.task is None:
-                hand.process.wait(max(0.0, deadline - time.monotonic()))
-            hand.process.kill(wholly=True)
+        for hand in idle:
+            hand.see_off(deadline)
+            # Where all is closed, only the end of an interpreter is left, which takes long.
+            hand.end()
         self._hands.clear()
 
     def _hand(self, number: int) -> _Hand[Task]:
@@ -200,8 +217,7 @@ class Pool(Generic[Task, Result]):
 
     def _bury(self, number: int, reason: str) -> Iterator[Answer[Task, Result]]:
         hand = self._hands.pop(number)
-        hand.connection.close()
-        status = hand.process.kill(wholly=True)
+        status = hand.end()
         if hand.task is not None:
             yield Answer(number, hand.task, Crash(f"{reason} ({status})"))
 
@@ -219,6 +235,8 @@ def serve() -> None:
         return
     with Connection(descriptor) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         recipe = connection.recv()
+        if recipe is _GO:
+            return
         with recipe.open(number, _Teller(connection).tell) as worker:
             for task in _tasks(connection):
                 connection.send(_answer(worker, task))
@@ -240,10 +258,10 @@ class _Teller:
 
 
 def _tasks(connection: Connection) -> Iterator[object]:
-    """The tasks, until the parent closes its end or dies."""
+    """The tasks, until the parent says that there are no more, or dies."""
     with suppress(EOFError, ConnectionResetError):
-        while True:
-            yield connection.recv()
+        while (task := connection.recv()) is not _GO:
+            yield task
 
 
 def _leave_it_to_the_parent(_number: int, _frame: object) -> None:

@@ -1,5 +1,6 @@
 """A manager from its start to its stop: what it holds meanwhile, and in which order that comes and goes."""
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Collection
@@ -58,6 +59,8 @@ def serve(plan: Plan, *, once: bool, ready: Callable[[], None], tick: Tick | Non
         It can't begin, or the ledger can't be used any more.
     """
     with ExitStack() as stack:
+        # At its end the interpreter looks for garbage in all that was ever imported, which takes long.
+        stack.callback(gc.freeze)
         stack.enter_context(ManagerLock(plan.ledger))
         signals = stack.enter_context(Signals())
         patience = Patience(signals, tick=tick)
