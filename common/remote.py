@@ -113,15 +113,14 @@ class Remote:
         if self.site.remote_template is not None:
             return
         if not self._is_kept():
-            self._drop_master()
-            self._start_master(self._prepare())
+            self._begin_login()
         self._await_login()
 
     def begin(self) -> None:
         """Start to connect and do not wait; if it goes wrong, `connect` tries again and tells."""
         if self.site.remote_template is None:
             with suppress(RemoteError):
-                self._start_master(self._prepare())
+                self._begin_login()
 
     def run(
         self,
@@ -242,12 +241,35 @@ class Remote:
         alive = self._master is not None and self._master.poll() is None
         return alive and (self._login_until is not None or self._socket.exists())
 
-    def _start_master(self, patience: float) -> None:
+    def _begin_login(self) -> None:
+        """Start to connect, and have ssh check its configuration meanwhile."""
+        for prefer_cipher in (True, False):
+            self._drop_master()
+            self._write_config(prefer_cipher)
+            try:
+                self._start_master()
+                done = run([*self.ssh_argv, "-G", "--", self.site.host], env=ENVIRONMENT, timeout=30)
+            except ProcessError as error:
+                raise RemoteError(not_there(error)) from error
+            if done.exit_code == 0:
+                found = re.search(rb"^connecttimeout (\d+)$", done.stdout, re.MULTILINE)
+                self._patience = _LOGIN_SECONDS + (float(found[1]) if found else 10.0)
+                self._login_until = time.monotonic() + self._patience
+                return
+            # OpenSSH before 8.1 knows no `^`, some builds lack the cipher: it is a preference, no more.
+            if b"cipher" not in done.stderr.lower():
+                break
+        self._drop_master()
+        first = next(iter(done.stderr_lines), "ssh refused its configuration")
+        # Where it stands in the generated file helps nobody.
+        raise RemoteError(
+            _bad_configuration(re.sub(rf"^{re.escape(str(self.config))}:? line \d+: ", "", first))
+        )
+
+    def _start_master(self) -> None:
         _remove(self._log)
         argv = [*self.ssh_argv, "-M", "-N", "--", self.site.host]
         self._master = Background(argv, env=ENVIRONMENT, output=self._log)
-        self._patience = patience
-        self._login_until = time.monotonic() + patience
 
     def _await_login(self) -> None:
         if self._master is None or self._login_until is None:
@@ -278,26 +300,6 @@ class Remote:
         with suppress(FileNotFoundError):
             return lines_of(self._log.read_bytes())
         return []
-
-    def _prepare(self) -> float:
-        """Write ssh's configuration and have ssh check it; gives the seconds that a login may take."""
-        for prefer_cipher in (True, False):
-            self._write_config(prefer_cipher)
-            try:
-                done = run([*self.ssh_argv, "-G", "--", self.site.host], env=ENVIRONMENT, timeout=30)
-            except ProcessError as error:
-                raise RemoteError(not_there(error)) from error
-            if done.exit_code == 0:
-                found = re.search(rb"^connecttimeout (\d+)$", done.stdout, re.MULTILINE)
-                return _LOGIN_SECONDS + (float(found[1]) if found else 10.0)
-            # OpenSSH before 8.1 knows no `^`, some builds lack the cipher: it is a preference, no more.
-            if b"cipher" not in done.stderr.lower():
-                break
-        first = next(iter(done.stderr_lines), "ssh refused its configuration")
-        # Where it stands in the generated file helps nobody.
-        raise RemoteError(
-            _bad_configuration(re.sub(rf"^{re.escape(str(self.config))}:? line \d+: ", "", first))
-        )
 
     def _write_config(self, prefer_cipher: bool) -> None:
         site = self.site
