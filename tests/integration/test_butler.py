@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import date
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from astropy.io import fits
 from lsst.daf.butler import Butler, Config, DatasetRef
 
 from common.files import Checksum
@@ -230,6 +232,21 @@ def test_a_file_with_nothing_but_a_primary_unit_is_registered(
     (ref,) = found(reader, 5).values()
     assert len(reader.get(ref)) == 1
     assert reader.get(ref.makeComponentRef("header"))["CCDNUM"] == 1
+
+
+def test_a_file_whose_pixels_are_compressed_is_registered(
+    catalogue: ButlerCatalogue, reader: Butler, tmp_path: Path
+) -> None:
+    path = tmp_path / "mosaic.fits.fz"
+    with fits.open(BytesIO(taken(19, detectors=2, mosaic=True)[0].content)) as units:
+        primary, *images = units
+        compressed = [fits.CompImageHDU(image.data, image.header) for image in images]
+        fits.HDUList([primary, *compressed]).writeto(path)
+    assert verdicts(ingested(catalogue, [bytes(path)])) == [Verdict.INGESTED]
+    for (_, detector), ref in found(reader, 19).items():
+        _, image = reader.get(ref)
+        assert (image.header["CCDNUM"], image.data.shape) == (detector, (8, 8))
+        assert reader.get(ref.makeComponentRef("header"))["CCDNUM"] == detector
 
 
 def test_an_instrument_may_be_named_in_the_first_extension(

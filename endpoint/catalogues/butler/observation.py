@@ -5,7 +5,6 @@ translated once, for the first of them; for the next one it is only compared whe
 were asked for then are the same.
 """
 
-import logging
 import os
 import warnings
 from collections import OrderedDict
@@ -13,11 +12,11 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from astro_metadata_translator import MetadataTranslator, ObservationInfo, merge_headers
-from astropy.io import fits
+from astro_metadata_translator import MetadataTranslator, ObservationInfo
 from astropy.utils.data import conf as downloads
 from lsst.resources import ResourcePath
 
+from endpoint.catalogues.cards import parse, values
 from endpoint.catalogues.fits import headers
 
 _REMEMBERED = 200
@@ -183,12 +182,12 @@ class _Asked(MutableMapping[str, object]):
 
 def _translator(units: list[bytes]) -> tuple[type[MetadataTranslator], dict[str, object]]:
     """Who can translate, and the header to begin with; some instruments name themselves in the second one."""
-    primary = _cards(units[0])
+    primary: dict[str, object] = {**values(parse(units[0]))}
     try:
         return MetadataTranslator.determine_translator(primary), primary
     except ValueError:
         pass
-    merged = dict(merge_headers([primary, *map(_cards, units[1:])], mode="overwrite"))
+    merged: dict[str, object] = {**values(*map(parse, units))}
     try:
         return MetadataTranslator.determine_translator(merged), merged
     except ValueError as error:
@@ -196,19 +195,6 @@ def _translator(units: list[bytes]) -> tuple[type[MetadataTranslator], dict[str,
         raise UntranslatableError(
             f"no translator of astro_metadata_translator knows its headers (INSTRUME: {instrument})"
         ) from error
-
-
-def _cards(header: bytes) -> dict[str, object]:
-    """A header's values by keyword, without its comments and what astropy can't read."""
-    cards: dict[str, object] = {}
-    for card in fits.Header.fromstring(header.decode("latin-1")).cards:
-        try:
-            cards[card.keyword] = card.value
-        except fits.VerifyError as error:
-            logging.getLogger(__name__).debug("unreadable card: %s", error)
-    for commentary in ("COMMENT", "HISTORY", ""):
-        cards.pop(commentary, None)
-    return cards
 
 
 def _told(error: Exception) -> str:
