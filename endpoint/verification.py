@@ -66,8 +66,19 @@ class Verification:
             if not told:
                 _flush(source)
         except OSError as error:
-            return _unreadable(entry, error)
+            return self._gone_as_duplicate(entry, error) or _unreadable(entry, error)
         return self._compare(entry, told, digests)
+
+    def _gone_as_duplicate(self, entry: Entry, error: OSError) -> Outcome | None:
+        """A try that was killed may have removed a duplicate before that could be written down."""
+        storage = self._premises.storage
+        if error.errno != errno.ENOENT or entry.claims == 1 or storage is None:
+            return None
+        with suppress(OSError):
+            if os.lstat(os.path.join(storage, entry.path)).st_size == entry.fence.size:
+                reason = "gone since an earlier try, as what is stored already goes"
+                return Done(entry.id, "duplicate", reason=reason)
+        return None
 
     def _compare(self, entry: Entry, told: tuple[Origin, ...], digests: dict[Algorithm, Checksum]) -> Outcome:
         """Decide by the digests of a file and what notes say of its path."""
