@@ -1,14 +1,18 @@
 """Catalogues for tests: requests to give them, one that misbehaves, and a third party's to be installed."""
 
 import ctypes
+import json
 import os
+import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import Checksum, checksum
 from endpoint.catalogues.contract import CatalogueError, Request, Result, Verdict
+from endpoint.catalogues.loading import Source
 
 HOSTILE_NAMES = (
     b"night/plain.dat",
@@ -142,3 +146,115 @@ class NastyCatalogue:
             case "last-words":
                 os.write(2, b"the disk is on fire\n")
                 os._exit(7)
+
+
+_STAND_IN = '''#!{python} -SE
+"""A stand-in for a program that ingests files: keeps their names, each once."""
+import fcntl, os, sys
+with open({index!r}, "a+b") as index:
+    fcntl.flock(index, fcntl.LOCK_EX)
+    index.seek(0)
+    known = index.read().split(b"\\0")
+    for word in sys.argv[1:]:
+        path = os.fsencode(word)
+        if path not in known:
+            index.write(path + b"\\0")
+'''
+
+
+def stand_in(directory: Path, name: str, script: str) -> str:
+    """A program of that name, for PATH; gives PATH with its directory in front."""
+    program = directory / "bin" / name
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(script)
+    program.chmod(0o755)
+    return f"{program.parent}:{os.environ['PATH']}"
+
+
+def install(directory: Path) -> str:
+    """Install the documentation's example as a distribution with an entry point; gives PYTHONPATH."""
+    text = (Path(__file__).parent.parent / "docs" / "catalogues.md").read_text().split("## Your own")[1]
+    code, entry_points = (
+        text.split(f"```{language}\n")[1].split("```")[0] for language in ("python", "toml")
+    )
+    place = directory / "site-packages"
+    metadata = place / "observatory-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (place / "observatory.py").write_text(code)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: observatory\nVersion: 1.0\n")
+    # In a distribution, the table of pyproject.toml has become a section.
+    section = entry_points.replace('[project.entry-points."dbb.catalogues"]', "[dbb.catalogues]")
+    (metadata / "entry_points.txt").write_text(section.replace('"', ""))
+    return str(place)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A catalogue as the conformance suite knows it."""
+
+    source: Source
+    config: Callable[[Path], Mapping[str, object]]
+    """Its configuration, with all that it keeps below a directory."""
+    names: Callable[[Path], list[bytes]]
+    """The names of all files that are in it, found by other means than its own."""
+    environment: Callable[[Path], Mapping[str, str]] = lambda _: {}
+    content: Callable[[int], bytes] = lambda number: b"content %d" % number
+    """A file that it takes, different for each number."""
+    suffix: bytes = b".dat"
+    """Of the names of files that it takes."""
+    is_forgetful: bool = False
+    """It keeps nothing by which it would know a file again."""
+
+
+def _of_sqlite(directory: Path) -> list[bytes]:
+    connection = sqlite3.connect(directory / "catalogue.db")
+    try:
+        found = [name for (name,) in connection.execute("SELECT name FROM files")]
+    finally:
+        connection.close()
+    return [name if isinstance(name, bytes) else name.encode() for name in found]
+
+
+def _of_command(directory: Path) -> list[bytes]:
+    paths = (directory / "index").read_bytes().split(b"\0")[:-1]
+    return [os.path.relpath(path, bytes(directory / "storage")) for path in paths]
+
+
+def _of_third_party(directory: Path) -> list[bytes]:
+    lines = (directory / "index.jsonl").read_bytes().splitlines()
+    return [os.fsencode(json.loads(line)["name"]) for line in lines]
+
+
+def _command_environment(directory: Path) -> Mapping[str, str]:
+    script = _STAND_IN.format(python=sys.executable, index=str(directory / "index"))
+    return {"PATH": stand_in(directory, "ingest-them", script)}
+
+
+def _third_party(source: Source) -> Kind:
+    return Kind(
+        source=source,
+        config=lambda directory: {"path": str(directory / "index.jsonl")},
+        names=_of_third_party,
+        environment=lambda directory: {"PYTHONPATH": install(directory)},
+    )
+
+
+KINDS: Mapping[str, Kind] = {
+    "null": Kind("null", lambda _: {}, lambda _: [], is_forgetful=True),
+    "command": Kind(
+        source="command",
+        config=lambda _: {"run": "ingest-them {files}"},
+        names=_of_command,
+        environment=_command_environment,
+        is_forgetful=True,
+    ),
+    "sqlite": Kind(
+        source="sqlite",
+        config=lambda directory: {"path": str(directory / "catalogue.db")},
+        names=_of_sqlite,
+    ),
+    "entry point": _third_party("index"),
+    "module and class": _third_party("observatory:IndexCatalogue"),
+    "import and name": _third_party({"import": "observatory", "name": "IndexCatalogue"}),
+}
+"""All catalogues. One more is one more entry."""
