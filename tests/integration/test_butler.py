@@ -318,6 +318,7 @@ BAD = {
     "number": (with_card(ONE, "EXPNUM", "COMMENT"), "'exposure_id'"),
     "detector": (with_card(with_card(ONE, "CCDNUM", "COMMENT"), "CCDNUM", "COMMENT"), "'detector_num'"),
     "date": (with_card(ONE, "DATE-OBS", "DATE-OBS= 'yesterday'"), "did not match the format class isot"),
+    "kind": (with_card(OTHER, "OBSTYPE", f"OBSTYPE = '{'x' * 30}'"), "observation_type"),
     "long": (with_card(OTHER, "FILTER", f"FILTER  = 'g DECam {'x' * 30}'"), "physical_filter"),
 }
 
@@ -503,6 +504,18 @@ def test_a_repository_that_can_not_be_used_is_told_with_what_to_do(tmp_path: Pat
             "look at the repository with `butler query-collections`",
         ),
     }
+
+
+def test_a_collection_of_another_kind_is_told(catalogue: ButlerCatalogue, repo: Path, tmp_path: Path) -> None:
+    paths = written(tmp_path, taken(20))
+    with closing(Butler.from_config(str(repo / "butler.yaml"), writeable=True)) as butler:
+        butler.collections.register("a run")
+        types = type(butler.collections.get_info("a run").type)
+        butler.collections.register("tagged", types["TAGGED"])
+    with closing(ButlerCatalogue({"repo": str(repo), "run": "tagged"})) as other:
+        other.open()
+        with pytest.raises(CatalogueError, match="the collection tagged is not of type RUN"):
+            ingested(other, paths)
 
 
 def test_a_dataset_type_of_another_kind_is_told(catalogue: ButlerCatalogue, repo: Path) -> None:

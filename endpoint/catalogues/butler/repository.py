@@ -6,7 +6,7 @@ leave orphans behind when the process is killed between the move and the commit.
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class Repository:
         """
         results: list[Result] | None
         try:
-            with _Troubles(self._settings.repo):
+            with _troubles(self._settings.repo):
                 results = self._commit(files)
         except CatalogueError:
             raise
@@ -132,13 +132,13 @@ class Repository:
     def _register_runs(self, runs: set[str]) -> None:
         """Which can't be done within a transaction."""
         for run in runs - self._runs:
-            try:
-                self._butler.collections.register(run)
-            except ConflictingDefinitionError as error:
+            collections = self._butler.collections
+            # It says nothing when there is one of that name and another type.
+            if not collections.register(run) and collections.get_info(run).type.name != "RUN":
                 raise CatalogueError(
                     f"{self._settings.repo}: the collection {run} is not of type RUN",
                     "give another name as `run` in the catalogue's configuration",
-                ) from error
+                )
             self._runs.add(run)
 
 
@@ -162,17 +162,23 @@ def _named(ref: DatasetRef) -> str:
 
 def _failure(file: RawFile, error: Exception) -> Result:
     """What an error says of the one file that was being added."""
+    told = _sentence(error)
     if isinstance(error, ConflictingDefinitionError):
-        return Result(file.id, Verdict.CONFLICT, f"{file.uri.ospath}: {error}")
-    if isinstance(error, sqlalchemy.exc.IntegrityError) and "CHECK constraint" in str(error.orig):
+        return Result(file.id, Verdict.CONFLICT, told)
+    if isinstance(error, sqlalchemy.exc.IntegrityError) and "CHECK constraint" in told:
         return Result(file.id, Verdict.INVALID, f"a value does not fit into the repository: {error.orig}")
-    return Result(file.id, Verdict.FAILED, f"{type(error).__name__}: {error}")
+    return Result(file.id, Verdict.FAILED, f"{type(error).__name__}: {told}")
+
+
+def _sentence(error: Exception) -> str:
+    """Its text in one line."""
+    return " ".join(str(error).split())
 
 
 def _opened(settings: Settings) -> tuple[Butler, DatasetType]:
     """The repository, and the dataset type of what is put into it."""
     try:
-        with _Troubles(settings.repo), ExitStack() as stack:
+        with _troubles(settings.repo), ExitStack() as stack:
             _make(settings)
             config = ButlerConfig(_directory(settings.repo))
             _check_storage_class(config, settings.repo)
@@ -190,7 +196,7 @@ def _opened(settings: Settings) -> tuple[Butler, DatasetType]:
         ) from error
     except Exception as error:  # a directory, a configuration or a version: daf_butler raises what it likes
         raise CatalogueError(
-            f"{settings.repo} can't be opened: {' '.join(str(error).split())}",
+            f"{settings.repo} can't be opened: {_sentence(error)}",
             "look at the repository with `butler query-collections`",
         ) from error
 
@@ -267,20 +273,15 @@ def _wait_no_longer(seconds: float) -> Callable[[], None]:
     return lambda: sqlalchemy.event.remove(engine, "begin", before_it_begins)
 
 
-class _Troubles:
-    """Within it, what is wrong with the repository as a whole is told as that."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, _type: type[BaseException] | None, error: BaseException | None, _trace: object
-    ) -> None:
-        if isinstance(error, sqlalchemy.exc.DatabaseError) and not isinstance(error, _OF_ROWS):
-            raise CatalogueError(f"{self._root}: {error.orig}", _hint(str(error.orig))) from error
+@contextmanager
+def _troubles(root: Path) -> Iterator[None]:
+    """Within it, what is wrong with the database as a whole is told as that."""
+    try:
+        yield
+    except _OF_ROWS:
+        raise
+    except sqlalchemy.exc.DatabaseError as error:
+        raise CatalogueError(f"{root}: {error.orig}", _hint(str(error.orig))) from error
 
 
 _OF_ROWS = (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.DataError, sqlalchemy.exc.ProgrammingError)
