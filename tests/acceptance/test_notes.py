@@ -9,6 +9,7 @@ from typing import Any
 
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
+from tests.archive import Archive
 from tests.loopback import Sites, files_below, write_file
 from tests.runs import Run, counts, eventually, rows
 from tests.troubles import carry_all
@@ -184,3 +185,25 @@ def test_receipts_of_others_are_left_alone_and_hold_up_none_of_ours(sites: Sites
         assert manager.said.count("they are left alone") <= 4
     left = {path.name for path in (sites.staging / ".receipts").iterdir()}
     assert left == {*(f"a-{number:03}.jsonl" for number in range(250)), "a-nonsense.jsonl", "z-mixed.jsonl"}
+
+
+# With an endpoint manager
+
+
+def test_what_the_endpoint_manager_did_comes_back_as_receipts(sites: Sites) -> None:
+    sites.write_config()
+    archive = Archive(sites.directory / "endpoint")
+    archive.write_config()
+    content = {b"a.dat": b"light", b"odd \xff/b.dat": os.urandom(100_000)}
+    for path, data in content.items():
+        write_file(sites.buffer, path, data)
+    assert carry_all(sites) == 0
+    assert archive.once() == 0
+    assert files_below(archive.storage) == content
+    assert notes(sites) == {}
+    assert carry_all(sites) == 0
+    told = rows(sites, "SELECT path, receipts.state FROM receipts JOIN files ON files.id = file_id")
+    assert sorted(told) == sorted((path, state) for path in content for state in ("stored", "ingested"))
+    # Those that have been noted are removed at the next visit.
+    assert carry_all(sites) == 0
+    assert list((sites.staging / ".receipts").iterdir()) == []

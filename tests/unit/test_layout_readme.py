@@ -5,14 +5,18 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError, DbbError, LedgerError
-from handoff.lifecycle import LIFECYCLE
+from common.lifecycle import Lifecycle
+from endpoint.lifecycle import LIFECYCLE as ENDPOINT
+from handoff.lifecycle import LIFECYCLE as HANDOFF
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-def test_the_diagram_of_the_handoff_states_is_the_declared_one() -> None:
-    shown = README.partition("<!-- lifecycle:handoff -->")[2].partition("<!-- /lifecycle:handoff -->")[0]
-    assert shown.strip() == f"```mermaid\n{LIFECYCLE.diagram()}\n```"
+@pytest.mark.parametrize("lifecycle", [HANDOFF, ENDPOINT], ids=lambda lifecycle: lifecycle.manager)
+def test_the_diagram_of_the_states_is_the_declared_one(lifecycle: Lifecycle) -> None:
+    mark = f"lifecycle:{lifecycle.manager} -->"
+    shown = README.partition(f"<!-- {mark}")[2].partition(f"<!-- /{mark}")[0]
+    assert shown.strip() == f"```mermaid\n{lifecycle.diagram()}\n```"
 
 
 @pytest.mark.parametrize("error", [DbbError, ConfigError, LedgerError])
