@@ -87,6 +87,9 @@ class Handoff:
             )
             self._receipts.note(result.receipts, anew=True)
             self._outlook.looked(result, now)
+            if self._receipts.recorded:
+                # The next one removes them there, and brings what has come since.
+                self._outlook.look_soon()
         else:
             self._leftovers.update(chore.what.leftovers)
             failure = worker_died(result, Scope.HANDOFF) if isinstance(result, Crash) else result
