@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from common.files import Checksum, checksum
 from endpoint.catalogues.contract import CatalogueError, Request, Result, Verdict
 from endpoint.catalogues.loading import Source
+from tests.fits import night
 
 HOSTILE_NAMES = (
     b"night/plain.dat",
@@ -204,6 +206,8 @@ class Kind:
     """Of the names of files that it takes."""
     is_forgetful: bool = False
     """It keeps nothing by which it would know a file again."""
+    goes_by_headers: bool = False
+    """It knows a file again by what its headers say and by its place, and what it can't name is invalid."""
 
 
 def _of_sqlite(directory: Path) -> list[bytes]:
@@ -213,6 +217,21 @@ def _of_sqlite(directory: Path) -> list[bytes]:
     finally:
         connection.close()
     return [name if isinstance(name, bytes) else name.encode() for name in found]
+
+
+def _of_butler(directory: Path) -> list[bytes]:
+    connection = sqlite3.connect(directory / "repo" / "gen3.sqlite3")
+    try:
+        uris = [uri for (uri,) in connection.execute("SELECT path FROM file_datastore_records")]
+    finally:
+        connection.close()
+    paths = [unquote_to_bytes(urlsplit(uri).path) for uri in uris]
+    return [os.path.relpath(path, bytes(directory / "storage")) for path in paths]
+
+
+def _image(number: int) -> bytes:
+    """Of a detector with this number."""
+    return list(night(exposures=1, detectors=number, pixels=8))[-1].content
 
 
 def _of_command(directory: Path) -> list[bytes]:
@@ -252,6 +271,14 @@ KINDS: Mapping[str, Kind] = {
         source="sqlite",
         config=lambda directory: {"path": str(directory / "catalogue.db")},
         names=_of_sqlite,
+    ),
+    "butler": Kind(
+        source="butler",
+        config=lambda directory: {"repo": str(directory / "repo")},
+        names=_of_butler,
+        content=_image,
+        suffix=b".fits",
+        goes_by_headers=True,
     ),
     "entry point": _third_party("index"),
     "module and class": _third_party("observatory:IndexCatalogue"),

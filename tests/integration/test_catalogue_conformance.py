@@ -61,10 +61,11 @@ def test_each_request_has_one_result(kind: Kind, tmp_path: Path) -> None:
 
 def test_hostile_names_arrive_as_they_are(kind: Kind, tmp_path: Path) -> None:
     asked = written(kind, tmp_path, [name + kind.suffix for name in HOSTILE_NAMES])
+    impossible = [one for one in asked if kind.goes_by_headers and b"\xff" in one.name]
     with hosted(kind, tmp_path) as host:
         found = {result.id: result.verdict for result in host.ingest(asked)}
-    assert found == {one.id: Verdict.INGESTED for one in asked}
-    assert_each_once(kind, tmp_path, asked)
+    assert found == {one.id: Verdict.INVALID if one in impossible else Verdict.INGESTED for one in asked}
+    assert_each_once(kind, tmp_path, [one for one in asked if one not in impossible])
 
 
 def test_to_ingest_once_more_is_harmless(kind: Kind, tmp_path: Path) -> None:
@@ -83,6 +84,10 @@ def test_other_content_under_a_known_name_is_a_conflict(kind: Kind, tmp_path: Pa
         list(host.ingest(first))
         other = [request(tmp_path / "storage", b"same" + kind.suffix, kind.content(2), number=1)]
         [result] = host.ingest(other)
+    if kind.goes_by_headers:  # it is another observation; storage sees to it that no path gets other content
+        assert result.verdict is Verdict.INGESTED
+        assert_each_once(kind, tmp_path, first + other)
+        return
     assert result.verdict is (Verdict.INGESTED if kind.is_forgetful else Verdict.CONFLICT)
     assert_each_once(kind, tmp_path, first)
 
