@@ -95,17 +95,14 @@ class Screen:
         self._out.print(Text(wording.text(message)), soft_wrap=True)
 
     def say_json(self, value: object) -> None:
-        self._out.file.write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n")
-        self._out.file.flush()
+        self._write(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n", flush=True)
 
     def say_json_list(self, head: Mapping[str, object], name: str, items: Iterable[object]) -> None:
         """One object whose last member is a list, which may be too long to be kept in memory."""
-        out = self._out.file
-        out.write(f"{json.dumps(head, allow_nan=False)[:-1]}, {json.dumps(name)}: [")
+        self._write(f"{json.dumps(head, allow_nan=False)[:-1]}, {json.dumps(name)}: [")
         for position, item in enumerate(items):
-            out.write((", " if position else "") + json.dumps(item, allow_nan=False))
-        out.write("]}\n")
-        out.flush()
+            self._write((", " if position else "") + json.dumps(item, allow_nan=False))
+        self._write("]}\n", flush=True)
 
     def error(self, error: DbbError) -> None:
         """What happened and what to do; a panel on a terminal, else lines that a log can hold.
@@ -145,11 +142,12 @@ class Screen:
         for file in troubles.files:
             group = groups.pop((file.state, file.cause), None)
             if group:
-                self._out.print(_group(group), soft_wrap=True)
-            self._out.print(_in_trouble(file, now_ms), soft_wrap=True)
+                self._print_whole(_group(group))
+            self._print_whole(_in_trouble(file, now_ms))
         if troubles.listed < troubles.number:
             rest = wording.files(troubles.number - troubles.listed)
-            self.say(f"and {rest} more: --limit 0 lists all, --cause TEXT chooses")
+            self._print_whole(Text(f"and {rest} more: --limit 0 lists all, --cause TEXT chooses"))
+        self._write("", flush=True)
 
     def stopped(self, stopped: Stopped) -> None:
         who, span = f"{self.program} (process {stopped.pid})", wording.duration(stopped.seconds)
@@ -224,6 +222,22 @@ class Screen:
         lines = captured.get().splitlines()
         self._out.file.write("".join(f"{line.rstrip()}\n" for line in lines))
         self._out.file.flush()
+
+    def _print_whole(self, text: Text) -> None:
+        """Print it unfolded; off a terminal, by the shortest way, for there may be millions."""
+        if self.is_terminal:
+            self._out.print(text, soft_wrap=True)
+        else:
+            self._write(f"{text.plain}\n")
+
+    def _write(self, text: str, *, flush: bool = False) -> None:
+        """Write what is not drawn; whoever reads it may go away without an error."""
+        try:
+            self._out.file.write(text)
+            if flush:
+                self._out.file.flush()
+        except BrokenPipeError:
+            self._out.on_broken_pipe()
 
     def _line(self, status: Status) -> None:
         self.say(_line(status))

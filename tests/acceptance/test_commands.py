@@ -137,8 +137,15 @@ def test_a_reader_that_goes_away_is_no_error(sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites)
     script = 'set -o pipefail; "$@" | head -c 1; exit "${PIPESTATUS[0]}"'
-    for verb in ("status", "history", "validate"):
-        args = [verb, str(config), *(["night/a.fits"] if verb == "history" else [])]
+    for verb, *options in (
+        ("status",),
+        ("status", "--json"),
+        ("status", "--failed"),
+        ("status", "--failed", "--json"),
+        ("history", "night/a.fits"),
+        ("validate",),
+    ):
+        args = [verb, str(config), *options]
         done = run_program(
             ["bash", "-c", script, "bash", *sites._argv(tuple(args))], cwd=REPOSITORY, timeout=20
         )
