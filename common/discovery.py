@@ -7,7 +7,7 @@ from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from common.files import BufferedFile, Checksum
 from common.ledger.ledger import Ledger
 from common.ledger.rows import Found, Version
-from common.scan import Page, Scanner
+from common.scan import Page, Source
 from common.settle import Judged, Settling
 from common.tasks import Identified
 from common.watch import Watch
@@ -32,6 +32,8 @@ class Discovery:
 
     Parameters
     ----------
+    watch
+        None where nothing in the buffer is an event: then the scans alone find what is new.
     absent
         The states of versions that are not in the buffer: one that is seen there has come back.
     pause
@@ -44,9 +46,9 @@ class Discovery:
     def __init__(
         self,
         ledger: Ledger,
-        scanner: Scanner,
+        scanner: Source,
         settling: Settling,
-        watch: Watch,
+        watch: Watch | None,
         *,
         absent: Collection[str],
         pause: float,
@@ -72,7 +74,7 @@ class Discovery:
 
     def filenos(self) -> list[int]:
         """What becomes readable when there is something new."""
-        return [self._watch.fileno()]
+        return [] if self._watch is None else [self._watch.fileno()]
 
     def patience(self, now: float) -> float:
         """Seconds until `advance` has something to do without an event."""
@@ -126,6 +128,8 @@ class Discovery:
         return not pending
 
     def _listen(self, now: float, now_ms: int) -> None:
+        if self._watch is None:
+            return
         changes = self._watch.changes()
         if changes.overflowed:
             log.debug("file events were lost: the whole buffer is looked at")
@@ -147,7 +151,7 @@ class Discovery:
 
     def _keep_watch(self, now: float) -> None:
         """Try again to watch what could not be watched; until that succeeds the walks find what is new."""
-        if self._watch.healthy or now < self._next_renewal:
+        if self._watch is None or self._watch.healthy or now < self._next_renewal:
             return
         self._next_renewal = now + _RENEW
         self._once(
@@ -176,7 +180,8 @@ class Discovery:
         self._walk = None
         self._walked_since = self._walk_began
         cost = now - self._walk_began
-        self._next_walk = now + (max(self._pause, _REST * cost) if self._watch.healthy else self._pause)
+        is_heard = self._watch is None or self._watch.healthy
+        self._next_walk = now + (max(self._pause, _REST * cost) if is_heard else self._pause)
 
     def _tell(self, page: Page) -> None:
         """Name each odd thing and each unreadable place once."""

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 from common.files import BufferedFile, Fence
 from common.tree import Tree
@@ -59,6 +60,19 @@ class Page:
             tuple(sight for sight in sights if isinstance(sight, Odd)),
             tuple(sight for sight in sights if isinstance(sight, Unreadable)),
         )
+
+
+class Source(Protocol):
+    """What sees files in a buffer: a `Scanner`, which sees all, or one that is told where to look."""
+
+    root: bytes
+    """The buffer."""
+
+    def pages(self) -> Iterator[Page]:
+        """All files that it sees."""
+
+    def look(self, paths: Iterable[bytes]) -> Page:
+        """Look at these paths alone; what is not there is passed over."""
 
 
 class Scanner:

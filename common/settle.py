@@ -19,7 +19,7 @@ from enum import Enum, auto
 
 from common.files import BufferedFile, Fence
 from common.mounts import filesystem, is_shared
-from common.scan import Scanner
+from common.scan import Source
 
 _CAUTIOUSLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PASSING = (
@@ -74,7 +74,7 @@ class Settling:
 
     def __init__(
         self,
-        scanner: Scanner,
+        scanner: Source,
         *,
         settle: float,
         clock: Callable[[], float] = time.monotonic,

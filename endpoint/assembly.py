@@ -1,14 +1,15 @@
 """How the parts of an endpoint manager are put together."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from common.discovery import Discovery
 from common.engine import Engine
 from common.ledger.ledger import Ledger
 from common.patience import Patience
 from common.pool import Pool
-from common.scan import Scanner
+from common.scan import Scanner, Source
 from common.serving import Tick
 from common.settle import Settling
 from common.tasks import Task
@@ -18,6 +19,7 @@ from endpoint.config import EndpointConfig
 from endpoint.craft import Endpoint
 from endpoint.lifecycle import ABSENT
 from endpoint.premises import Premises
+from endpoint.rsynclogs import RsyncLogs, Window
 
 
 def recipe(config: EndpointConfig) -> ClerkRecipe:
@@ -35,8 +37,8 @@ def assemble(
 ) -> Iterator[Engine]:
     """The engine of an endpoint manager, watching its buffer for as long as the context lasts."""
     general, premises = config.general, Premises.of(config)
-    with Watch(premises.buffer) as watch:
-        scanner = Scanner(premises.buffer, exclude=config.finder.exclude_list)
+    with nullcontext() if config.finder.reads_logs else Watch(premises.buffer) as watch:
+        scanner = _source(config, premises)
         discovery = Discovery(
             ledger,
             scanner,
@@ -48,3 +50,13 @@ def assemble(
         )
         craft = Endpoint(config, premises, ledger)
         yield Engine(craft, ledger, patience, discovery, pool, general.retry.backoff(), tick=tick)
+
+
+def _source(config: EndpointConfig, premises: Premises) -> Source:
+    finder = config.finder
+    if not finder.reads_logs:
+        return Scanner(premises.buffer, exclude=finder.exclude_list)
+    window = Window(
+        finder.day, finder.past_days, finder.future_days, finder.delay, (finder.extension or "").lstrip(".")
+    )
+    return RsyncLogs(os.fsencode(config.logs), premises.buffer, window, exclude=finder.exclude_list)

@@ -1,6 +1,7 @@
 """What can be known of the endpoint manager's surroundings before files depend on them."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ def checks(path: Path, config: EndpointConfig, *, canary: bool) -> Sequence[Chec
     """Everything to look at; with `canary` a file is sent through the whole path, too."""
     section = config.endpoint
     buffer, storage = os.fsencode(section.buffer), os.fsencode(section.storage)
+    if config.finder.reads_logs:
+        buffer = storage
     subject = Subject(
         program="endmgr",
         config=path,
@@ -29,7 +32,9 @@ def checks(path: Path, config: EndpointConfig, *, canary: bool) -> Sequence[Chec
     )
     found = [
         *common_checks(subject),
-        Check("buffer", lambda: directory("buffer", buffer, "the handoff manager delivers into it")),
+        Check("buffer", lambda: directory("buffer", buffer, "the handoff manager delivers into it"))
+        if not config.finder.reads_logs
+        else Check("rsync logs", lambda: _logs(config)),
         Check("storage", lambda: _storage(buffer, storage)),
         Check("catalogue", lambda: _catalogue(config), limit=_CATALOGUE),
     ]
@@ -47,6 +52,20 @@ def _storage(buffer: bytes, storage: bytes) -> Iterator[Result]:
             "it lies on another filesystem than the buffer: each file is copied into it",
             "put both on one filesystem, where a move costs nothing",
         )
+
+
+def _logs(config: EndpointConfig) -> Iterator[Result]:
+    place = config.logs
+    try:
+        days = [name for name in os.listdir(place) if re.fullmatch(r"[0-9]{8}", name)]
+    except OSError as error:
+        yield fail("rsync logs", f"{place}: {error.strerror}", "finder.source says where they are")
+        return
+    if days:
+        yield ok("rsync logs", f"{place}, the latest of {max(days)}")
+    else:
+        hint = "logs are looked for in a directory for each day, as 20261125"
+        yield warn("rsync logs", f"{place} has no logs of any day", hint)
 
 
 def _catalogue(config: EndpointConfig) -> Iterator[Result]:

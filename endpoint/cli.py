@@ -60,7 +60,7 @@ def _effective(config: "EndpointConfig") -> str:
 def _places(config: "EndpointConfig") -> Places:
     buffer, storage = os.fsencode(config.endpoint.buffer), os.fsencode(config.endpoint.storage)
     return Places(
-        roots=(buffer, storage),
+        roots=(storage, buffer) if config.finder.reads_logs else (buffer, storage),
         disks={"buffer": buffer, "storage": storage, "ledger": os.fsencode(config.ledger_path.parent)},
     )
 

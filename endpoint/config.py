@@ -1,10 +1,11 @@
 """The endpoint manager's configuration: every key, its default, and what the keys must be together."""
 
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from common.config.document import Document, Key
 from common.config.loading import load as load_model
@@ -20,6 +21,9 @@ from common.config.sections import (
     notes_on,
 )
 from common.config.values import Duration, LocalPath, Patterns, Size, Text, empty_list, typed
+
+_OF_LOGS = {"source", "day", "past_days", "future_days", "delay", "extension"}
+"""Keys of the finder that a scan has no use for."""
 
 Directories = Annotated[tuple[LocalPath, ...], BeforeValidator(empty_list)]
 
@@ -37,11 +41,43 @@ class EndpointSection(Section):
     """Whether a file is stored only when a delivery note names it."""
 
 
+def _day(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f"must be a date such as 2026-11-25, not {value!r}") from None
+
+
+def _shown_day(value: date | None) -> str | None:
+    return value.isoformat() if value else None
+
+
 class FinderConfig(Section):
     search: Literal["scan", "parse_rsync_logs"] = "scan"
     """`scan` the buffer, or `parse_rsync_logs` for files that another tool placed in storage."""
     exclude_list: Patterns = ()
     """Files that stay where they are: regular expressions, searched for in the path."""
+    source: LocalPath | None = None
+    """Where rsync logs are, in a directory for each day (`20261125`); when left out, `endpoint.buffer`."""
+    day: Annotated[date | None, BeforeValidator(_day), PlainSerializer(_shown_day)] = Field(
+        default=None, alias="date"
+    )
+    """The day whose logs are read, as `2026-11-25`; when left out, today."""
+    past_days: int = Field(default=1, ge=0, le=36_500)
+    """So many days before it, too."""
+    future_days: int = Field(default=1, ge=0, le=36_500)
+    """And so many after it, for other time zones."""
+    delay: Duration = 60.0
+    """How long a log must have been left unchanged; 0: it is read as it grows."""
+    extension: Text | None = "done"
+    """A log beside which a file of its name with this extension lies that is not older is passed over."""
+
+    @property
+    def reads_logs(self) -> bool:
+        """Whether files lie in storage already when they are found."""
+        return self.search == "parse_rsync_logs"
 
 
 class ImportConfig(Section):
@@ -122,6 +158,11 @@ class EndpointConfig(Section):
         return self.database.path
 
     @property
+    def logs(self) -> Path:
+        """Where rsync logs are."""
+        return self.finder.source or self.endpoint.buffer
+
+    @property
     def catalogue(self) -> str | Mapping[str, str]:
         """How the catalogue is found."""
         found = self.ingester.catalogue
@@ -138,6 +179,9 @@ class EndpointConfig(Section):
     def notes(self) -> tuple[str, ...]:
         """What is allowed and yet worth to be told."""
         told = [*notes_on(self.database, self.logging)]
+        if not self.finder.reads_logs:
+            given = {"date" if key == "day" else key for key in self.finder.model_fields_set & _OF_LOGS}
+            told += [f"finder.{key}: is for parse_rsync_logs alone" for key in sorted(given)]
         if self.endpoint.require_note and self.endpoint.staging is None:
             told.append("endpoint.require_note: stores nothing without endpoint.staging, where the notes are")
         return tuple(told)

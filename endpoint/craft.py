@@ -65,6 +65,9 @@ class Endpoint:
         if now >= self._next_sweep:
             self._next_sweep = now + self._sweep_every
             older_than = self._config.cleaner.directories_empty_for_more_than
+            if self._config.finder.reads_logs:
+                # Directories in storage are of those who write there.
+                return None
             return Chore(Sweep((self._premises.buffer,), older_than))
         return None
 

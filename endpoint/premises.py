@@ -46,6 +46,9 @@ class Premises:
             None if path is None else os.fsencode(path)
             for path in (config.endpoint.storage, config.endpoint.staging)
         )
+        if config.finder.reads_logs and storage is not None:
+            # What others have placed in storage is found there, and stays.
+            buffer, storage = storage, None
         ingester = config.ingester
         return cls(
             buffer=buffer,
