@@ -30,6 +30,11 @@ class ButlerCatalogue:
 
     def open(self) -> None:
         try:
+            from astropy.utils.data import conf as downloads
+
+            # Before all other imports: nothing unattended may wait for the Internet, where astropy would look
+            # for leap seconds and for an observatory's place.
+            downloads.allow_internet = False
             from endpoint.catalogues.butler.observation import Observer
             from endpoint.catalogues.butler.repository import Repository
         except ImportError as error:

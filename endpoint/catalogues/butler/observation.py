@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astro_metadata_translator import MetadataTranslator, ObservationInfo
-from astropy.utils.data import conf as downloads
 from lsst.resources import ResourcePath
 
 from endpoint.catalogues.cards import parse, values
@@ -91,8 +90,7 @@ class Observer:
             It can't be read.
         """
         own = headers(path, most=2)
-        # Nothing unattended may wait for the Internet, where astropy would look up an observatory's place.
-        with warnings.catch_warnings(action="ignore"), downloads.set_temp("allow_internet", False):
+        with warnings.catch_warnings(action="ignore"):
             try:
                 return tuple(self._observations(path, own))
             except (UntranslatableError, OSError):
