@@ -63,11 +63,10 @@ class Outlook:
     @property
     def failure(self) -> Failure | None:
         """Why nothing is sent there; None while all is well, as far as is known."""
-        failure = self._breaker.failure
-        if failure and failure.scope is Scope.CONNECTION and self._reachable:
-            # A look has got through since; there may be no file to show that the rest is well, too.
+        if self.is_on_trial and not self._trials:
+            # A look has found it over since; there may be no file to show that the rest is well, too.
             return None
-        return failure
+        return self._breaker.failure
 
     @property
     def setbacks(self) -> int:
