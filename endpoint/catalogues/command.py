@@ -112,8 +112,7 @@ class CommandCatalogue:
         self._reports: Path | None = None
 
     def open(self) -> None:
-        if shutil.which(self._template.program) is None:
-            raise _not_found(self._template.program)
+        self._found()
         if "report" in self._template.names:
             self._reports = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="dbb-report-")))
 
@@ -131,11 +130,22 @@ class CommandCatalogue:
             yield from self._together(part)
 
     def version(self) -> str:
-        program = self._template.program
-        return f"command {shutil.which(program) or program}"
+        return f"command {self._found()}"
 
     def close(self) -> None:
         self._stack.close()
+
+    def _found(self) -> str:
+        """Where the program is."""
+        program = self._template.program
+        found = shutil.which(program)
+        if found is None:
+            raise CatalogueError(
+                f"{program}: not found, so that nothing can be ingested",
+                f"install {program}, or add its directory to the manager's PATH; "
+                "`catalogue: sqlite` and `catalogue: butler` need no other program",
+            )
+        return found
 
     def _together(self, requests: Sequence[Request]) -> Iterator[Result]:
         """One run for all of them, then one for each that this one left without success."""
@@ -173,8 +183,7 @@ class CommandCatalogue:
         try:
             completed = run(argv, timeout=self._timeout)
         except ProcessError as error:
-            if shutil.which(self._template.program) is None:
-                raise _not_found(self._template.program) from error
+            self._found()
             raise CatalogueError(error.message, error.hint) from error
         return _Done(completed, _read_report(report) if report else {})
 
@@ -249,11 +258,3 @@ def _how(completed: Completed) -> str:
     else:
         how = f"exit code {completed.exit_code}"
     return f"{how}: {completed.last_words}" if completed.last_words else how
-
-
-def _not_found(program: str) -> CatalogueError:
-    return CatalogueError(
-        f"{program}: not found, so that nothing can be ingested",
-        f"install {program}, or add its directory to the manager's PATH; "
-        "`catalogue: sqlite` and `catalogue: butler` need no other program",
-    )

@@ -78,7 +78,8 @@ class Catalogue(Protocol):
     def ingest(self, requests: Sequence[Request]) -> Iterable[Result] | Iterator[Result]:
         """Ingest files: one result for each request, in any order, none before its commit.
 
-        To ingest the same file once more must be harmless: it is done after a crash.
+        Each result counts as progress. To ingest the same file once more must be harmless: it is done
+        after a crash.
 
         Raises
         ------
@@ -87,7 +88,13 @@ class Catalogue(Protocol):
         """
 
     def version(self) -> str:
-        """What ingests, with its version, for `check`. May be called before `open`."""
+        """What ingests, with its version, for `check`. May be called before `open`, and creates nothing.
+
+        Raises
+        ------
+        CatalogueError
+            It is plain already that it can't be used.
+        """
 
     def close(self) -> None:
         """Give back what `open` took."""

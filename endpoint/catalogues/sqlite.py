@@ -107,6 +107,7 @@ class SqliteCatalogue:
             yield from self._ingested(requests[start : start + _AT_ONCE])
 
     def version(self) -> str:
+        self._refuse_other_file()
         return f"sqlite {sqlite3.sqlite_version}, {self._path}"
 
     def close(self) -> None:

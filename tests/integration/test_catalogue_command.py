@@ -138,12 +138,11 @@ def test_many_long_names_go_to_several_runs(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there_is_no_files_fault(tmp_path: Path) -> None:
-    with (
-        Host("command", {"run": "no-such-program {files}"}, timeout=10) as host,
-        pytest.raises(CatalogueError, match="no-such-program: not found") as raised,
-    ):
-        list(host.ingest(requests(tmp_path, [b"a"])))
-    assert raised.value.hint.startswith("install no-such-program")
+    with Host("command", {"run": "no-such-program {files}"}, timeout=10) as host:
+        for ask in (host.version, lambda: list(host.ingest(requests(tmp_path, [b"a"])))):
+            with pytest.raises(CatalogueError, match="no-such-program: not found") as raised:
+                ask()
+            assert raised.value.hint.startswith("install no-such-program")
 
 
 def test_a_program_that_goes_away_is_no_files_fault(tmp_path: Path) -> None:

@@ -93,6 +93,22 @@ def test_an_unknown_instruments_file_has_its_cards(
     ]
 
 
+def test_files_of_one_exposure_and_of_others_are_told_apart(
+    catalogue: SqliteCatalogue, tmp_path: Path, path: Path
+) -> None:
+    """What detectors have in common is translated once."""
+    images = list(night(exposures=3, detectors=2, pixels=20))
+    asked = [request(tmp_path, one.path.encode(), one.content, number=n) for n, one in enumerate(images)]
+    list(catalogue.ingest(asked[::2] + asked[1::2]))
+    assert ask(path, "SELECT exposure, detector, datetime_begin FROM files ORDER BY name") == [
+        {"exposure": 1234001 + number, "detector": detector, "datetime_begin": begun}
+        for number, begun in enumerate(
+            ["2026-03-14T23:58:00.000Z", "2026-03-14T23:59:59.000Z", "2026-03-15T00:03:28.000Z"]
+        )
+        for detector in (1, 2)
+    ]
+
+
 def test_a_file_of_several_detectors_is_of_none(
     catalogue: SqliteCatalogue, tmp_path: Path, path: Path
 ) -> None:
@@ -277,11 +293,17 @@ def torn(path: Path) -> None:
     path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
 
 
+_SEEN_BY_SQLITE_ALONE = (
+    "the catalogue is corrupt (database",
+    "was made by a newer version (schema 99, here 1)",
+)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.write_bytes(b"no database at all, but long enough"), "the catalogue is corrupt"),
-        (torn, "the catalogue is corrupt"),
+        (lambda path: path.write_bytes(b"no database, but long"), "the catalogue is corrupt (it is"),
+        (torn, "the catalogue is corrupt (database"),
         (foreign, "is a database of something else"),
         (newer, "was made by a newer version (schema 99, here 1)"),
         (lambda path: path.mkdir(), "can't be written (Is a directory)"),
@@ -294,6 +316,9 @@ def test_what_is_no_catalogue_of_ours_is_left_as_it_is(
     spoil(path)
     before = path.read_bytes() if path.is_file() else None
     assert message in refusal(path, [request(tmp_path, b"files/a.txt")]).message
+    if message not in _SEEN_BY_SQLITE_ALONE:
+        with pytest.raises(CatalogueError, match=re.escape(message)):
+            SqliteCatalogue({"path": path}).version()
     assert before == (path.read_bytes() if path.is_file() else None)
 
 
