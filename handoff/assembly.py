@@ -15,10 +15,9 @@ from common.settle import Settling
 from common.tasks import Task
 from common.watch import Watch
 from handoff.config import HandoffConfig
-from handoff.courier import CourierRecipe
 from handoff.craft import Handoff
 from handoff.lifecycle import ABSENT
-from handoff.route import Route
+from handoff.route import CourierRecipe, Route
 
 
 def recipe(config: HandoffConfig, owner: str, runtime: Path) -> CourierRecipe:

@@ -1,10 +1,7 @@
 """What a worker of the handoff manager does: hash, send, have it verified and put in place; and hold."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from common.entry import Batch, Failed, Report
 from common.errors import Failure, RemoteError, Scope
@@ -45,21 +42,6 @@ class Sweep:
 
     older_than: float
     """In seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class CourierRecipe:
-    """Makes couriers."""
-
-    route: Route
-    runtime: Path
-
-    @contextmanager
-    def open(self, number: int, tell: Tell) -> Iterator["Courier"]:
-        with Remote(self.route.site, self.runtime, f"w{number}") as remote:
-            # The first task may be some time in coming: the login need not wait for it.
-            remote.begin()
-            yield Courier(self.route, remote, tell)
 
 
 class Courier:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from common.pool import Pool
     from common.tasks import Task
     from handoff.config import HandoffConfig
-    from handoff.courier import CourierRecipe
+    from handoff.route import CourierRecipe
 
 
 def serve(
@@ -48,7 +48,7 @@ def serve(
         lifecycle=LIFECYCLE,
         finished=("held", "vanished"),
         workers=config.general.num_threads,
-        prepare="handoff.courier",
+        prepare="handoff.route",
         recipe=recipe,
         assemble=assemble,
     )

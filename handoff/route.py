@@ -2,17 +2,22 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from common.files import Algorithm
 from common.mounts import Ground
-from common.remote import Site
-from handoff.script import Patience
+from common.pool import Tell
+from common.remote import Remote, Site
 
 if TYPE_CHECKING:
     # Workers do without: the models of the configuration take long to build.
     from handoff.config import HandoffConfig
+    from handoff.courier import Courier
+    from handoff.script import Patience
     from handoff.survey import Survey
 
 TransferName = Literal["rsync", "scp", "commands"]
@@ -60,9 +65,28 @@ class Route:
         )
 
     @property
-    def patience(self) -> Patience:
+    def patience(self) -> "Patience":
         """How long one visit to the endpoint may take."""
+        from handoff.script import Patience
+
         return Patience(self.timeout, self.stall_timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class CourierRecipe:
+    """Makes couriers."""
+
+    route: Route
+    runtime: Path
+
+    @contextmanager
+    def open(self, number: int, tell: Tell) -> Iterator["Courier"]:
+        with Remote(self.route.site, self.runtime, f"w{number}") as remote:
+            # The login need wait neither for the first task, nor for all that a courier imports.
+            remote.begin()
+            from handoff.courier import Courier
+
+            yield Courier(self.route, remote, tell)
 
 
 @dataclass(frozen=True, slots=True)

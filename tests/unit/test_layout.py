@@ -28,6 +28,7 @@ LIGHT = [
     "handoff.courier",
     "handoff.holding",
     "handoff.lifecycle",
+    "handoff.route",
     "handoff.visit",
 ]
 
@@ -41,7 +42,16 @@ def test_a_package_is_the_one_of_this_checkout(package: object) -> None:
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_what_a_worker_imports_is_light(module: str) -> None:
+    assert HEAVY.isdisjoint(_imported_with(module))
+
+
+def test_a_worker_can_log_in_before_it_has_imported_what_it_works_with() -> None:
+    assert not {"handoff.courier", "handoff.script", "common.transport"} & _imported_with("handoff.route")
+
+
+def _imported_with(module: str) -> set[str]:
+    """All that is imported by a Python that imports this."""
     code = f"import sys, {module}; print(*sys.modules, sep='\\n')"
     done = run([sys.executable, "-c", code], cwd=REPOSITORY, timeout=30)
     assert done.exit_code == 0, done.stderr.decode()
-    assert HEAVY.isdisjoint(done.stdout.decode().split())
+    return set(done.stdout.decode().split())
