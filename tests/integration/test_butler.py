@@ -304,6 +304,17 @@ def test_a_detector_that_contradicts_its_exposure_is_a_conflict_and_costs_the_ot
     assert sorted(found(reader, 10)) == [(10000, 1), (10000, 3)]
 
 
+def test_a_card_that_only_a_later_detector_has_is_not_overlooked(
+    catalogue: ButlerCatalogue, reader: Butler, tmp_path: Path
+) -> None:
+    first, second = taken(21, detectors=2)
+    without = put(tmp_path, b"without.fits", with_card(first.content, "OBJECT", "COMMENT"))
+    results = ingested(catalogue, [without, put(tmp_path, b"with.fits", second.content)])
+    assert verdicts(results) == [Verdict.INGESTED, Verdict.CONFLICT]
+    assert "target_name" in results[1].reason
+    assert list(found(reader, 21)) == [(21000, 1)]
+
+
 ONE = taken(11)[0].content
 OTHER = taken(18)[0].content
 BAD = {
