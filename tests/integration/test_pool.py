@@ -115,6 +115,16 @@ def test_idle_workers_close_what_they_opened(pool: Pool[str, str], trace: Path) 
     assert trace.read_text().splitlines() == ["opened 0", "closed 0"]
 
 
+def test_workers_that_were_never_told_what_to_be_go_as_well() -> None:
+    before = psutil.Process().children()
+    pool: Pool[str, str] = Pool(2)
+    pool.start()
+    workers = [child for child in psutil.Process().children() if child not in before]
+    pool.close()
+    assert [worker for worker in workers if worker.is_running()] == []
+    assert len(workers) == 2
+
+
 def test_workers_and_their_children_die_with_their_parent(trace: Path) -> None:
     program = (
         "import sys; from common.pool import Pool; from tests.integration.workers import EchoRecipe\n"
