@@ -65,6 +65,28 @@ def test_a_duplicate_is_known_by_a_digest_of_another_algorithm(archive: Archive)
     assert states(archive, b"a.fits") == ["backfilled", "duplicate"]
 
 
+def test_a_run_that_was_killed_goes_on_where_it_was(archive: Archive) -> None:
+    for number in range(5000):
+        write_file(archive.storage, b"%d/%d.fits" % (number % 7, number), b"%d" % number)
+    with archive.start("backfill", archive.config) as process:
+        eventually(lambda: counts(archive))
+        process.kill()
+    known = counts(archive)["backfilled"]
+    _, told = _backfill(archive)
+    assert told.startswith(f"{5000 - known:,} files (")
+    assert told.endswith(f" entered as backfilled, {known:,} known already\n")
+    assert counts(archive) == {"backfilled": 5000}
+
+
+def test_other_content_under_a_backfilled_name_is_a_conflict(archive: Archive) -> None:
+    write_file(archive.storage, b"a.fits", b"light")
+    assert _backfill(archive)[0] == 0
+    archive.deliver({b"a.fits": b"other"})
+    assert archive.once() == 3
+    assert states(archive, b"a.fits") == ["backfilled", "conflict"]
+    assert files_below(archive.storage) == {b"a.fits": b"light"}
+
+
 def test_it_works_while_the_manager_does(archive: Archive) -> None:
     for number in range(3000):
         write_file(archive.storage, b"old/%d.fits" % number, b"%d" % number)
