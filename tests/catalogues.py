@@ -124,7 +124,7 @@ class NastyCatalogue:
             case "hang":
                 time.sleep(1000)
             case "slow":
-                time.sleep(0.3)
+                time.sleep(0.5)
             case "exit":
                 os._exit(0)
             case "leave":

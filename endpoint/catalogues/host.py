@@ -249,10 +249,9 @@ class _Run:
 
     def result(self, answer: Answer) -> Result | None:
         """The result that an answer is, if it is waited for; which it is once."""
-        number, verdict, reason = answer
-        if self._left.pop(number, None) is None:
+        if len(answer) != 3 or answer[1] not in _VERDICTS or self._left.pop(answer[0], None) is None:
             return None
-        return Result(number, _VERDICTS[verdict], reason)
+        return Result(answer[0], _VERDICTS[answer[1]], answer[2])
 
     def ends_with(self, answer: Answer) -> bool:
         """Note what an answer means for the whole."""

@@ -5,6 +5,7 @@ import os
 import re
 import sqlite3
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from shutil import copyfileobj
 
+from common.ledger.schema import statements
 from endpoint.catalogues.cards import Card, Value, parse
 from endpoint.catalogues.contract import CatalogueError, Request, Result, Verdict
 from endpoint.catalogues.fits import FitsError, headers
@@ -27,6 +29,8 @@ VERSION = 1
 
 _AT_ONCE = 200
 """Files in a transaction; their results come after its commit."""
+_CHECKPOINT_PAGES = 4000
+"""16 MB. A checkpoint waits for the disk, so that it should not come with every few batches."""
 _FITS_NAME = re.compile(rb"\.(?:fits?|fts)(?:\.fz|\.gz)?$", re.IGNORECASE)
 _FITS_MAGIC = b"SIMPLE  ="
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -38,7 +42,7 @@ _INSERT_FILE = f"""
     INSERT INTO files ({", ".join(_COLUMNS)})
     VALUES ({", ".join("?" * len(_COLUMNS))})
     ON CONFLICT (name) DO NOTHING
-"""  # nosec: nothing but our own names
+"""
 _INSERT_CARD = """
     INSERT INTO cards (file_id, hdu, position, keyword, value, comment)
     VALUES (?, ?, ?, ?, ?, ?)
@@ -98,7 +102,10 @@ class SqliteCatalogue:
             self._create(connection)
             # What is reported as ingested has to be there after a power cut as well.
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead(connection)
+            # What SQLite notes in order to undo a single file: on disk it would cost a write a page.
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             stack.pop_all()
             self._connection = connection
 
@@ -147,10 +154,22 @@ class SqliteCatalogue:
             if version == 0:
                 schema = resources.files("endpoint.catalogues").joinpath("sqlite.sql").read_text("utf-8")
                 # Not executescript, which would end the transaction.
-                for statement in _statements(schema):
+                for statement in statements(schema):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        """Others may read while we write. For this change SQLite does not wait until nobody else is there."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _ingested(self, requests: Sequence[Request]) -> list[Result]:
         """The results of some files, all committed."""
@@ -263,15 +282,6 @@ def _text(name: bytes) -> str | bytes:
         return name.decode()
     except UnicodeDecodeError:
         return name
-
-
-def _statements(script: str) -> Iterator[str]:
-    begun = ""
-    for line in script.splitlines(keepends=True):
-        begun += line
-        if sqlite3.complete_statement(begun):
-            yield begun
-            begun = ""
 
 
 @contextmanager

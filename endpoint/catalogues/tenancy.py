@@ -190,7 +190,7 @@ class Tenant:
         except ValueError:
             # Nobody but our own code writes there, unless the catalogue writes to descriptors at random.
             answers = [answer for line in lines.splitlines() for answer in _answer(line)]
-        return [answer for answer in answers if isinstance(answer, list)]
+        return [answer for answer in answers if answer and isinstance(answer, list)]
 
 
 def _answer(line: bytes) -> list[object]:

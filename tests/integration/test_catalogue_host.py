@@ -90,7 +90,7 @@ def test_no_requests_start_no_process(host: Host) -> None:
         ("invalid", Verdict.INVALID, "no header"),
     ],
 )
-@pytest.mark.parametrize("place", [0, 2, 4])
+@pytest.mark.parametrize("place", [0, 3])
 def test_what_goes_wrong_costs_the_file_at_fault(
     host: Host, kept: Path, deed: str, verdict: Verdict, reason: str, place: int
 ) -> None:
@@ -120,15 +120,15 @@ def test_all_kinds_of_trouble_in_one_batch_leave_the_good_files_ingested(host: H
 
 
 def test_a_file_that_hangs_is_found_and_the_others_are_ingested(kept: Path) -> None:
-    with Host(NASTY, {"path": str(kept)}, timeout=0.5) as host:
+    with Host(NASTY, {"path": str(kept)}, timeout=2) as host:
         found = list(host.ingest(imagined("a", "hang", "b")))
     assert {result.id: result.verdict for result in found} == {1: GOOD, 2: Verdict.TIMED_OUT, 3: GOOD}
-    assert next(result.reason for result in found if result.id == 2) == "no progress within 0.5 s"
+    assert next(result.reason for result in found if result.id == 2) == "no progress within 2 s"
 
 
 def test_each_result_is_progress(kept: Path) -> None:
-    with Host(NASTY, {"path": str(kept)}, timeout=1) as host:
-        found = verdicts(host.ingest(imagined(*(f"slow.{number}" for number in range(5)))))
+    with Host(NASTY, {"path": str(kept)}, timeout=2.5) as host:
+        found = verdicts(host.ingest(imagined(*(f"slow.{number}" for number in range(6)))))
     assert (set(found.values()), len(opened(kept))) == ({GOOD}, 1)
 
 
@@ -180,7 +180,7 @@ def test_a_catalogue_error_leaves_results_before_it_and_blames_nobody(host: Host
 def test_a_catalogue_that_does_not_open_is_no_files_fault(kept: Path, deed: str, message: str) -> None:
     config = {"path": str(kept), "open": deed}
     with (
-        Host(NASTY, config, timeout=30, start_timeout=1) as host,
+        Host(NASTY, config, timeout=30, start_timeout=1 if deed == "hang" else 60) as host,
         pytest.raises(CatalogueError, match=message),
     ):
         list(host.ingest(imagined("a")))
