@@ -60,7 +60,7 @@ give_up() {
 # Programs that a command needs, each with the Debian package that brings it.
 programs() {
     printf '%s\n' 'ssh openssh-client' 'ssh-keygen openssh-client' 'scp openssh-client' \
-        'sshd openssh-server' 'rsync rsync'
+        'sshd openssh-server' 'rsync rsync' 'sqlite3 sqlite3'
     [ "$1" = demo ] || printf '%s\n' 'busybox busybox' 'csh csh' 'fish fish' 'openssl openssl' 'tmux tmux' 'zsh zsh'
 }
 

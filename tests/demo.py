@@ -98,7 +98,14 @@ def _play(stage: Stage, images: Iterator[Image], exposures: int, bandwidth: int)
 def _configure(stage: Stage, bandwidth: int) -> None:
     sites, archive = stage.sites, stage.archive
     sites.write_config(
-        general={"settle": "0.5s", "pause": "1s", "num_threads": 4, "bandwidth": bandwidth},
+        general={
+            "settle": "0.5s",
+            "pause": "1s",
+            # An equal share of the bandwidth for each worker, and few files at once, so that all have some.
+            "num_threads": 4,
+            "chunk_size": 3,
+            "bandwidth": bandwidth,
+        },
         logging={"file": str(sites.directory / "handoff" / "hdfmgr.log")},
     )
     butler = {"catalogue": "butler", "config": {"repo": str(stage.repository)}}

@@ -50,28 +50,58 @@ def told(place: Path) -> str:
     return done.stdout.decode()
 
 
-def test_every_file_of_the_night_arrives_although_the_manager_is_killed(told: str, place: Path) -> None:
+def assert_whole(told: str, count: int) -> None:
+    """All that the summary has to say of so many files."""
     for result in (
-        "written     12 files",
-        "delivered   12 of 12",
-        "held        12 of 12",
-        "0 left",
-        "12 held",
+        f"written     {count} files",
+        f"delivered   {count} of {count} ",
+        f"held        {count} of {count} ",
+        f"ingested    {count} of {count} ",
+        "0 left in the buffers",
+        f"hdfmgr: {count} held; endmgr: {count} ingested",
+        "every file arrived intact, and was ingested once",
     ):
-        assert result in told
-    assert "SIGKILL to the manager" in told
+        assert result in told, told
+
+
+def test_every_file_of_the_night_is_catalogued_although_the_manager_is_killed(told: str, place: Path) -> None:
+    assert_whole(told, 12)
+    assert "SIGKILL to the handoff manager" in told
     killed, resumed = re.findall(r"manager (\d+)", told.partition("killed ")[2].partition("\n")[0])
     assert killed != resumed
     assert left_running(place) == []
 
 
+def test_one_file_is_followed_from_its_origin_to_its_row(told: str) -> None:
+    digests = re.findall(r"^  ([0-9a-f]{64}) ", told, re.MULTILINE)
+    assert len(digests) == 5
+    assert len(set(digests)) == 1
+    assert "its row in the catalogue: DECam, exposure 1234001, detector 1, filter " in told
+
+
 def test_what_it_says_about_looking_at_it_works(told: str) -> None:
-    commands = re.findall(r"^  \S+/hdfmgr (.*)$", told, re.MULTILINE)
-    assert [command.split()[0] for command in commands] == ["status", "history"]
-    for command in commands:
-        looked = run([sys.executable, "-m", "handoff", *command.split()], cwd=REPOSITORY, timeout=20)
+    looks = re.findall(r"^  (\S+/(hdfmgr|endmgr) .*|sqlite3 .*)$", told, re.MULTILINE)
+    assert [look.split()[0].rpartition("/")[2] for look, _ in looks] == [
+        "hdfmgr",
+        "endmgr",
+        "endmgr",
+        "sqlite3",
+    ]
+    for look, _ in looks:
+        looked = run(["sh", "-c", look], cwd=REPOSITORY, timeout=30)
         assert looked.exit_code == 0, looked.stderr.decode()
-        assert b"held" in looked.stdout
+        assert looked.stdout
+
+
+def test_the_night_can_go_into_a_butler_repository(place: Path) -> None:
+    small = ("--exposures", "2", "--detectors", "2", "--pixels", "100", "--butler")
+    argv = [sys.executable, "-m", "tests.demo", *small]
+    done = run(argv, cwd=REPOSITORY, env={"TMPDIR": str(place)}, timeout=100)
+    assert done.exit_code == 0, (done.stdout + done.stderr).decode()
+    told = done.stdout.decode()
+    assert_whole(told, 4)
+    assert len(re.findall(r"DECam, exposure \d+, filter .*: 2 detectors", told)) == 2
+    assert left_running(place) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
