@@ -146,6 +146,11 @@ def test_on_a_terminal_there_is_a_bar(archive: Archive) -> None:
     assert b"1 file (20.0 MB) entered as backfilled, 0 known already" in said
 
 
+def test_help_has_an_example(archive: Archive) -> None:
+    assert b"backfill" in archive.command("--help").stdout
+    assert b"Example: endmgr backfill endpoint.yaml" in archive.command("backfill", "--help").stdout
+
+
 def _read(terminal: int) -> bytes:
     """What the other end prints; nothing once it has closed the terminal."""
     try:
