@@ -9,22 +9,13 @@ from common.entry import Batch, Failed, Outcome, Report
 from common.errors import Scope
 from common.footing import doubted, missing_disk
 from common.pool import Tell
-from common.sweep import sweep_empty_directories
 from common.tasks import Chore, Task, Work
+from endpoint.cleaning import Look, Remove, Sweep, run_errand
 from endpoint.lifecycle import INGEST, STORE
 from endpoint.notes import Notes
 from endpoint.premises import Premises
 from endpoint.store import Storage
 from endpoint.verification import Findings, Verification
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """Chore: remove empty directories below these."""
-
-    directories: tuple[bytes, ...]
-    older_than: float
-    """In seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +44,8 @@ class Clerk:
         match task:
             case Work(batch):
                 return self._take(batch)
-            case Chore(Sweep(directories, older_than)):
-                for directory in directories:
-                    sweep_empty_directories(directory, older_than=older_than, now=time.time())
-                return None
+            case Chore(Look() | Remove() | Sweep() as errand):
+                return run_errand(errand, time.time())
         raise TypeError(f"no clerk knows what to do with {task!r}")
 
     def _take(self, batch: Batch) -> Report:
@@ -68,6 +57,9 @@ class Clerk:
         outcomes, findings = self._outcomes(batch)
         report = Report(outcomes, {batch.step.working: time.monotonic() - began}, news=findings)
         missing = missing_disk(self._premises.grounds, Scope.ENDPOINT)
+        if missing and batch.step == INGEST and self._premises.storage is None:
+            # A file that is gone with its disk has not been taken by the catalogue.
+            return Report(tuple(Failed(entry.id, missing) for entry in batch.entries))
         return doubted(report, missing) if missing else report
 
     def _outcomes(self, batch: Batch) -> tuple[tuple[Outcome, ...], Findings | None]:

@@ -20,7 +20,7 @@ from common.lifecycle import Step
 from common.mishaps import Mishaps, tell
 from common.pool import Crash
 from common.tasks import Chore, Identify
-from endpoint.clerk import Sweep
+from endpoint.cleaner import Cleaner, Rules
 from endpoint.config import EndpointConfig
 from endpoint.lifecycle import INGEST, STORE, STORED, VERIFY
 from endpoint.premises import Premises
@@ -29,9 +29,6 @@ from endpoint.retirement import Retirement
 from endpoint.verification import Findings
 
 log = logging.getLogger(__name__)
-
-_SWEEPS_A_LIFE = 8
-"""So often within the time after which empty directories expire they are swept."""
 
 
 class Endpoint:
@@ -50,8 +47,7 @@ class Endpoint:
         self._mishaps = Mishaps()
         self._receipts = Receipts(ledger, premises.staging)
         self._retirement = Retirement(ledger, premises.staging)
-        self._sweep_every = min(3600.0, config.cleaner.directories_empty_for_more_than / _SWEEPS_A_LIFE)
-        self._next_sweep = time.monotonic() + min(self._sweep_every, 60.0)
+        self._cleaner = Cleaner(_rules(config, premises), ledger, time.monotonic())
         places = {"buffer": premises.buffer, "ledger": os.fsencode(config.ledger_path.parent)}
         self._disks = Disks(
             places if premises.storage is None else {**places, "storage": premises.storage},
@@ -62,17 +58,11 @@ class Endpoint:
         )
 
     def chore(self, now: float) -> Chore | None:
-        if now >= self._next_sweep:
-            self._next_sweep = now + self._sweep_every
-            older_than = self._config.cleaner.directories_empty_for_more_than
-            if self._config.finder.reads_logs:
-                # Directories in storage are of those who write there.
-                return None
-            return Chore(Sweep((self._premises.buffer,), older_than))
-        return None
+        errand = self._cleaner.errand(now)
+        return None if errand is None else Chore(errand)
 
     def chore_done(self, chore: Chore, result: object, now: float) -> None:
-        """Nothing is learned from sweeping."""
+        self._cleaner.learn(chore.what, result, now)
 
     def allowance(self, step: Step, worker: int, in_flight: Sequence[Batch], now: float) -> Claim | None:
         running = [batch for batch in in_flight if batch.step == step]
@@ -124,7 +114,7 @@ class Endpoint:
 
     def patience(self, now: float) -> float:
         waits = [wait for gate in self._gates.values() if (wait := gate.patience(now)) is not None]
-        return max(0.0, min([*waits, self._next_sweep - now]))
+        return max(0.0, min([*waits, self._cleaner.patience(now)]))
 
     def hopeful(self) -> bool:
         return any(gate.is_hopeful for gate in self._gates.values())
@@ -208,6 +198,18 @@ class Endpoint:
             return "the disk of the ledger is full"
         failure = next((gate.failure for gate in self._gates.values() if gate.failure), None)
         return f"{failure.cause}: {failure.reason}; {failure.hint}" if failure else ""
+
+
+def _rules(config: EndpointConfig, premises: Premises) -> Rules:
+    cleaner = config.cleaner
+    return Rules(
+        directories=tuple(map(os.fsencode, cleaner.directories)),
+        files_older_than=cleaner.files_older_than,
+        directories_empty_for=cleaner.directories_empty_for_more_than,
+        every=cleaner.scan_interval,
+        buffer=premises.buffer,
+        storage=premises.storage,
+    )
 
 
 def _is_in_storage(version: Version, found: Checksum | None) -> bool:
