@@ -502,6 +502,9 @@ def _chapter(story: Story, chapter: Chapter, number: int) -> RenderableType:
     facts.add_row(" content", f"{wording.size(version.fence.size)}, modified {modified}")
     if version.checksum:
         facts.add_row(f" {version.checksum.algorithm}", version.checksum.digest)
+    if version.origin:
+        sent, note = wording.moment(version.origin.sent_at), wording.word(version.origin.note)
+        facts.add_row(" origin", f"sent {sent}, says the delivery note {note}")
     parts: list[RenderableType] = [facts, Text(), _transitions(version.transitions)]
     if version.rides:
         parts += [Text(), _rides(version.rides, story.at_ms)]

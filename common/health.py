@@ -17,6 +17,7 @@ from common.ledger.lock import holder
 from common.ledger.reader import LedgerReader
 from common.ledger.rows import FAILED, VANISHED, ManagerRow
 from common.lifecycle import Lifecycle
+from common.logs import unwritable
 from common.room import Room, room_of
 from common.scan import Scanner
 from common.wording import duration
@@ -142,6 +143,8 @@ class Subject:
     disks: Mapping[str, bytes]
     """A directory on each local filesystem that the manager writes to."""
     min_free: int
+    log: Path | None
+    """The file that messages go to, if there is one."""
 
 
 def common_checks(subject: Subject) -> list[Check]:
@@ -154,6 +157,7 @@ def common_checks(subject: Subject) -> list[Check]:
         Check("clock", lambda: _clock(subject)),
         *(_room_check(f"space: {name}", place, subject.min_free) for name, place in subject.disks.items()),
         Check("odd files", lambda: _odd_files(subject), limit=_SCAN + 5),
+        Check("log", lambda: _log(subject.log)),
     ]
 
 
@@ -309,6 +313,17 @@ def _progress(subject: Subject, waited: float, through: int) -> Result:
         f"nothing went through in the last {duration(_IDLE)}, though files wait",
         f"{subject.program} status {subject.config} tells what it waits for",
     )
+
+
+def _log(file: Path | None) -> Iterator[Result]:
+    """Whether messages can be written where the configuration says."""
+    if file is None:
+        return
+    why = unwritable(file)
+    if why:
+        yield fail("log", f"{file}: {why}", "make its directory, and let the manager's account write there")
+    else:
+        yield ok("log", str(file))
 
 
 def _clock(subject: Subject) -> Iterator[Result]:

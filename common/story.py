@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from common.advice import advice
 from common.ledger.reader import LedgerReader
-from common.ledger.rows import FAILED, VANISHED, Receipt, Ride, Transition, VersionStory
+from common.ledger.rows import FAILED, VANISHED, Origin, Receipt, Ride, Transition, VersionStory
 from common.lifecycle import Lifecycle
 from common.wording import duration, json_moment, json_path
 
@@ -122,6 +122,7 @@ def _version(chapter: Chapter) -> dict[str, object]:
         "transitions": [_transition(transition) for transition in version.transitions],
         "batches": [_ride(ride) for ride in version.rides],
         "receipts": [_receipt(receipt) for receipt in version.receipts],
+        "origin": _origin(version.origin),
     }
 
 
@@ -148,6 +149,12 @@ def _ride(ride: Ride) -> dict[str, object]:
         "exit_code": ride.exit_code,
         "error": ride.error,
     }
+
+
+def _origin(origin: Origin | None) -> dict[str, object] | None:
+    if origin is None:
+        return None
+    return {"note": json_path(origin.note), "sent": json_moment(origin.sent_at)}
 
 
 def _receipt(receipt: Receipt) -> dict[str, object]:

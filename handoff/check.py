@@ -14,7 +14,6 @@ from common import wording
 from common.errors import LedgerError, RemoteError
 from common.health import Check, Result, Subject, common_checks, directory, fail, graded_room, ok, warn
 from common.ledger.reader import LedgerReader
-from common.logs import unwritable
 from common.process import run
 from common.remote import Remote, split_template
 from handoff.config import HandoffConfig
@@ -43,10 +42,10 @@ def checks(path: Path, config: HandoffConfig, *, canary: bool) -> Sequence[Check
         exclude=config.general.exclude_list,
         disks={"buffer": buffer, "holding": holding, "ledger": os.fsencode(config.ledger_path.parent)},
         min_free=config.general.min_free,
+        log=config.logging.file,
     )
     found = [
         *common_checks(subject),
-        Check("log", lambda: _log(config)),
         Check("buffer", lambda: directory("buffer", buffer, "the instrument writes into it")),
         Check("holding", lambda: _holding(buffer, holding)),
         Check("programs here", lambda: _programs(config)),
@@ -65,18 +64,6 @@ def _holding(buffer: bytes, holding: bytes) -> Iterator[Result]:
             "it lies on another filesystem than the buffer: each delivered file is copied into it",
             "put both on one filesystem, where a move costs nothing",
         )
-
-
-def _log(config: HandoffConfig) -> Iterator[Result]:
-    """Whether messages can be written where the configuration says."""
-    file = config.logging.file
-    if file is None:
-        return
-    why = unwritable(file)
-    if why:
-        yield fail("log", f"{file}: {why}", "make its directory, and let the manager's account write there")
-    else:
-        yield ok("log", str(file))
 
 
 def _programs(config: HandoffConfig) -> Iterator[Result]:

@@ -208,3 +208,5 @@ class VersionStory:
     transitions: tuple[Transition, ...]
     rides: tuple[Ride, ...]
     receipts: tuple[Receipt, ...]
+    origin: Origin | None = None
+    """What its delivery note says, where there is one."""

@@ -5,7 +5,7 @@ import sqlite3
 from heapq import merge
 
 from common.ledger.columns import checksum_of, fence_of
-from common.ledger.rows import Receipt, Ride, Transition, VersionStory
+from common.ledger.rows import Origin, Receipt, Ride, Transition, VersionStory
 
 _VERSIONS = """
     SELECT
@@ -76,6 +76,16 @@ _RECEIPTS = """
     ORDER BY at
 """
 
+_ORIGIN = """
+    SELECT
+        note,
+        sent_at
+    FROM origins
+    WHERE path = ?
+        AND digest = ?
+        AND algorithm = ?
+"""
+
 
 def stories(connection: sqlite3.Connection, path: bytes) -> tuple[VersionStory, ...]:
     """The versions of a path, newest first, by a connection whose rows are `sqlite3.Row`."""
@@ -96,7 +106,15 @@ def _story(connection: sqlite3.Connection, row: sqlite3.Row) -> VersionStory:
         transitions=transitions,
         rides=_rides(connection, batches),
         receipts=tuple(Receipt(row["path"], checksum, state, at) for state, at in receipts if checksum),
+        origin=_origin(connection, row),
     )
+
+
+def _origin(connection: sqlite3.Connection, row: sqlite3.Row) -> Origin | None:
+    """Where the version comes from, in the words of a delivery note."""
+    checksum = checksum_of(row["algorithm"], row["digest"])
+    found = connection.execute(_ORIGIN, (row["path"], row["digest"], row["algorithm"])).fetchone()
+    return Origin(row["path"], row["size"], checksum, *found) if checksum and found else None
 
 
 def _transitions(connection: sqlite3.Connection, entry: int) -> tuple[Transition, ...]:

@@ -12,6 +12,7 @@ from common.ledger.reader import InTrouble, LedgerReader
 from common.ledger.rows import (
     Carried,
     FailureGroup,
+    Origin,
     Rate,
     Receipt,
     Ride,
@@ -342,3 +343,12 @@ def test_a_name_that_means_something_in_a_uri_is_a_name(tmp_path: Path) -> None:
     path = tmp_path / "a?mode=rwc#b%41 \udcff.db"
     with Ledger.open(path, LIFECYCLE) as ledger, LedgerReader.open(path) as reader:
         assert reader.id == ledger.id
+
+
+def test_a_version_tells_what_its_delivery_note_says(ledger: Ledger) -> None:
+    ledger.record([found(content="light")], now_ms=NOW)
+    origin = Origin(b"a.fits", 10, checksum("light"), b"batch-1", NOW - 1)
+    ledger.keep_origins([origin, replace(origin, note=b"batch-0", sent_at=NOW - 2)])
+    with LedgerReader.open(ledger.path) as reader:
+        [version] = reader.history(b"a.fits")
+    assert version.origin == origin

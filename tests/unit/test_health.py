@@ -113,6 +113,7 @@ def subject(tmp_path: Path) -> Subject:
         exclude=(),
         disks={},
         min_free=0,
+        log=None,
     )
 
 
