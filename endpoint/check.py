@@ -3,11 +3,13 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from common.health import Check, Result, Subject, common_checks, directory, fail, ok, warn
 from endpoint.config import EndpointConfig
 from endpoint.lifecycle import LIFECYCLE
+from endpoint.manager import hint_for
 
 _CATALOGUE = 120.0
 """Seconds that a catalogue may take to say which it is: some import half a gigabyte."""
@@ -16,9 +18,11 @@ _CATALOGUE = 120.0
 def checks(path: Path, config: EndpointConfig, *, canary: bool) -> Sequence[Check]:
     """Everything to look at; with `canary` a file is sent through the whole path, too."""
     section = config.endpoint
-    buffer, storage = os.fsencode(section.buffer), os.fsencode(section.storage)
-    if config.finder.reads_logs:
+    buffer = os.fsencode(section.buffer)
+    storage = None if section.storage is None else os.fsencode(section.storage)
+    if config.finder.reads_logs and storage is not None:
         buffer = storage
+    disks = {"buffer": buffer, "ledger": os.fsencode(config.ledger_path.parent)}
     subject = Subject(
         program="endmgr",
         config=path,
@@ -27,15 +31,17 @@ def checks(path: Path, config: EndpointConfig, *, canary: bool) -> Sequence[Chec
         ledger=config.ledger_path,
         buffer=buffer,
         exclude=config.finder.exclude_list,
-        disks={"buffer": buffer, "storage": storage, "ledger": os.fsencode(config.ledger_path.parent)},
+        disks=disks if storage is None else {**disks, "storage": storage},
         min_free=config.general.min_free,
+        log=config.logging.file,
     )
     found = [
         *common_checks(subject),
         Check("buffer", lambda: directory("buffer", buffer, "the handoff manager delivers into it"))
         if not config.finder.reads_logs
         else Check("rsync logs", lambda: _logs(config)),
-        Check("storage", lambda: _storage(buffer, storage)),
+        *([] if storage is None else [Check("storage", lambda: _storage(buffer, storage))]),
+        *(Check("cleaner", partial(_cleaned, place)) for place in config.cleaner.directories),
         Check("catalogue", lambda: _catalogue(config), limit=_CATALOGUE),
     ]
     if section.staging is not None:
@@ -68,6 +74,14 @@ def _logs(config: EndpointConfig) -> Iterator[Result]:
         yield warn("rsync logs", f"{place} has no logs of any day", hint)
 
 
+def _cleaned(place: Path) -> Iterator[Result]:
+    """Whether the cleaner can work there; a catalogue may be about to make it."""
+    if place.exists():
+        yield from directory("cleaner", os.fsencode(place), "old files are removed from it")
+    else:
+        yield warn("cleaner", f"{place} is not there", "there is nothing to clean until it is")
+
+
 def _catalogue(config: EndpointConfig) -> Iterator[Result]:
     from endpoint.catalogues.contract import CatalogueError
     from endpoint.catalogues.host import Host
@@ -76,4 +90,4 @@ def _catalogue(config: EndpointConfig) -> Iterator[Result]:
         with Host(config.catalogue, config.catalogue_config, timeout=_CATALOGUE) as host:
             yield ok("catalogue", host.version())
     except CatalogueError as error:
-        yield fail("catalogue", error.message, error.hint)
+        yield fail("catalogue", error.message, hint_for(config, error.hint))

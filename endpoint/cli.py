@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -27,15 +28,15 @@ def main() -> NoReturn:
     run("endmgr", application())
 
 
-def application() -> typer.Typer:
-    """All of its commands."""
+def application(*, level: str | None = None) -> typer.Typer:
+    """All of its commands; a `level` of logging prevails over the configuration's."""
     return build(
         ManagerKind(
             program="endmgr",
             about="Verify what arrived at the endpoint site, store it, and ingest it into a catalogue.",
             example="endpoint.yaml",
             lifecycle=LIFECYCLE,
-            load=_load,
+            load=partial(_load, level=level),
             effective=_effective,
             places=_places,
             serve=_serve,
@@ -45,10 +46,10 @@ def application() -> typer.Typer:
     )
 
 
-def _load(path: Path) -> "EndpointConfig":
-    from endpoint.config import load
+def _load(path: Path, *, level: str | None = None) -> "EndpointConfig":
+    from endpoint.oods import load
 
-    return load(path)
+    return load(path, level=level)
 
 
 def _effective(config: "EndpointConfig") -> str:
@@ -58,10 +59,14 @@ def _effective(config: "EndpointConfig") -> str:
 
 
 def _places(config: "EndpointConfig") -> Places:
-    buffer, storage = os.fsencode(config.endpoint.buffer), os.fsencode(config.endpoint.storage)
+    section = config.endpoint
+    disks = {"buffer": os.fsencode(section.buffer)}
+    if section.storage is not None:
+        disks["storage"] = os.fsencode(section.storage)
+    roots = tuple(disks.values())
     return Places(
-        roots=(storage, buffer) if config.finder.reads_logs else (buffer, storage),
-        disks={"buffer": buffer, "storage": storage, "ledger": os.fsencode(config.ledger_path.parent)},
+        roots=roots[::-1] if config.finder.reads_logs else roots,
+        disks={**disks, "ledger": os.fsencode(config.ledger_path.parent)},
     )
 
 

@@ -1,6 +1,8 @@
 """The endpoint manager's configuration: every key, its default, and what the keys must be together."""
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from common.config.document import Document, Key
 from common.config.loading import load as load_model
 from common.config.loading import rendered
-from common.config.origin import Origin
+from common.config.origin import Origin, ledger_path, local_path
 from common.config.places import intrusions
 from common.config.sections import (
     DatabaseConfig,
@@ -25,14 +27,16 @@ from common.config.values import Duration, LocalPath, Patterns, Size, Text, empt
 _OF_LOGS = {"source", "day", "past_days", "future_days", "delay", "extension"}
 """Keys of the finder that a scan has no use for."""
 
+_STORAGE: Key = ("endpoint", "storage")
+
 Directories = Annotated[tuple[LocalPath, ...], BeforeValidator(empty_list)]
 
 
 class EndpointSection(Section):
     buffer: LocalPath
     """Where files arrive, and where they are taken from."""
-    storage: LocalPath
-    """Where files go once they are verified, under the same relative path."""
+    storage: LocalPath | None = None
+    """Where files go once they are verified, under the same relative path; only OODS has none."""
     staging: LocalPath | None = None
     """Where delivery notes are read and receipts are left; the handoff manager's `endpoint.staging`."""
     on_duplicate: Literal["delete", "keep"] = "delete"
@@ -114,7 +118,7 @@ class CleanerConfig(Section):
     directories: Directories = ()
     """Below which old files and empty directories are removed."""
     files_older_than: Duration = Field(default=30 * 86_400.0, gt=0)
-    """How long a file must have been left unchanged."""
+    """How long ago a file must have come here, or have been changed last."""
     directories_empty_for_more_than: Duration = Field(default=86_400.0, gt=0)
     """How long a directory must have been empty; so are those in the buffer."""
     scan_interval: Duration = Field(default=30.0, gt=0)
@@ -199,10 +203,43 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> EndpointCo
 
 
 def effective(config: EndpointConfig) -> str:
-    """The configuration with all defaults filled in, as YAML that loads as the same configuration."""
+    """The configuration with all defaults filled in, as YAML that loads as the same configuration.
+
+    What is made of an OODS configuration is shown like that too, and is none: its files stay in the buffer.
+    """
     return rendered(config)
 
 
+def endangered(document: Document, origin: Origin, directories: Key, base: Path) -> Iterator[tuple[Key, str]]:
+    """Which of the cleaner's directories hold what the manager itself needs, and would lose once it is old.
+
+    Relative ones begin at `base`.
+    """
+    kept = [*_kept(document, origin)]
+    given = document.value(directories)
+    for position, value in enumerate(given if isinstance(given, list) else ()):
+        with suppress(ValueError):
+            directory = Path(os.path.realpath(local_path(value, base)))
+            for name, path in kept:
+                if path == directory or directory in path.parents:
+                    yield (*directories, position), f"must not contain {name} ({path})"
+
+
+def _kept(document: Document, origin: Origin) -> Iterator[tuple[str, Path]]:
+    yield "this configuration", Path(os.path.realpath(origin.file))
+    with suppress(ValueError):
+        ledger = ledger_path(document.value(("database", "engine")), origin)
+        yield "the ledger", Path(os.path.realpath(ledger))
+    for name, key in (
+        ("the log", ("logging", "file")),
+        ("the catalogue", ("ingester", "config", "path")),
+    ):
+        with suppress(ValueError):
+            yield name, Path(os.path.realpath(local_path(document.value(key), origin.directory)))
+
+
 def _problems(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:
-    others: list[Key] = [("endpoint", "storage"), ("endpoint", "staging")]
-    yield from intrusions(document, origin, ("endpoint", "buffer"), others)
+    if isinstance(document.value(("endpoint",)), dict) and document.value(_STORAGE) is None:
+        yield _STORAGE, "is required"
+    yield from intrusions(document, origin, ("endpoint", "buffer"), [_STORAGE, ("endpoint", "staging")])
+    yield from endangered(document, origin, ("cleaner", "directories"), origin.directory)

@@ -1,5 +1,6 @@
 """The endpoint manager: what makes it another than the handoff's."""
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,6 +10,8 @@ from common.errors import DbbError
 from common.serving import Plan, Tick
 from common.serving import serve as serve_by
 from endpoint.lifecycle import FINISHED, LIFECYCLE
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from common.engine import Engine
@@ -29,6 +32,7 @@ def serve(
 ) -> int:
     """Be the endpoint manager, as `common.serving.serve` says."""
     _require_directories(config)
+    _warn_of_catalogue(config)
 
     # What they import takes as long as the start of the workers, which runs beside it.
     def recipe(_owner: str, _runtime: Path) -> "ClerkRecipe":
@@ -53,6 +57,26 @@ def serve(
         assemble=assemble,
     )
     return serve_by(plan, once=once, ready=ready, tick=tick)
+
+
+def _warn_of_catalogue(config: "EndpointConfig") -> None:
+    """Say at once that a program is missing, for it may take long until a file needs it."""
+    if config.ingester.catalogue != "command":
+        return
+    from endpoint.catalogues.contract import CatalogueError
+    from endpoint.catalogues.loading import make
+
+    try:
+        make(config.catalogue, config.catalogue_config).version()
+    except CatalogueError as error:
+        log.error("%s; files wait until then: %s", error.message, hint_for(config, error.hint))
+
+
+def hint_for(config: "EndpointConfig", hint: str) -> str:
+    """What to do about a catalogue that can't be used, for a configuration of the OODS too."""
+    if config.endpoint.storage is not None:
+        return hint
+    return f"{hint}: in `ingester`, they go in the place of `butler:`"
 
 
 def _require_directories(config: "EndpointConfig") -> None:
