@@ -73,6 +73,7 @@ def _described(info: ObservationInfo) -> Iterator[tuple[str, Mapping[str, object
 def _exposed(info: ObservationInfo) -> Iterator[tuple[str, Mapping[str, object]]]:
     yield "group", {"instrument": info.instrument, "name": info.exposure_group}
     yield "day_obs", {"instrument": info.instrument, "id": info.observing_day}
+    requested = info.exposure_time_requested
     yield (
         "exposure",
         {
@@ -82,9 +83,7 @@ def _exposed(info: ObservationInfo) -> Iterator[tuple[str, Mapping[str, object]]
             "physical_filter": info.physical_filter,
             "group": info.exposure_group,
             "day_obs": info.observing_day,
-            "exposure_time": float(info.exposure_time_requested.to_value("s"))
-            if info.exposure_time_requested
-            else None,
+            "exposure_time": None if requested is None else float(requested.to_value("s")),
             "target_name": info.object,
             "timespan": Timespan(info.datetime_begin, info.datetime_end),
         },

@@ -5,7 +5,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from common.files import Checksum, checksum
@@ -13,6 +13,8 @@ from common.files import Checksum, checksum
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_MANY = 8
+"""Beyond so many files one flush of their filesystem is cheaper: a file's takes 0.1 ms though it is clean."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -87,6 +89,26 @@ def flush_directory(directory: bytes) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_files(files: Sequence[bytes], below: bytes) -> None:
+    """Make files survive a power cut; many of them by flushing the filesystem that they lie on, `below`."""
+    if len(files) > _MANY:
+        _flush(below, _LIBC.syncfs)
+    else:
+        for file in files:
+            with suppress(FileNotFoundError):
+                _flush(file, _LIBC.fsync)
+
+
+def _flush(path: bytes, flush: Callable[[int], int]) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if flush(descriptor):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), os.fsdecode(path))
     finally:
         os.close(descriptor)
 

@@ -9,7 +9,7 @@ from common.entry import Batch, Done, Entry, Failed, Outcome
 from common.errors import Failure, Scope
 from common.files import Algorithm, Checksum, Fence, checksum
 from common.ledger.rows import Origin
-from common.placing import same_content
+from common.placing import flush_files, same_content
 from common.pool import Tell
 from common.wording import instant
 from common.wording import path as shown
@@ -38,6 +38,8 @@ class Verification:
         self._notes = notes
         self._tell = tell
         self._origins: list[Origin] = []
+        self._strange: list[Entry] = []
+        """Of which no note tells: what hdfmgr delivers, it has flushed; of others nobody knows."""
 
     def take(self, batch: Batch) -> tuple[tuple[Outcome, ...], Findings]:
         """Hash every file and judge it. A duplicate is told with its checksum; the copy may go at once."""
@@ -48,7 +50,20 @@ class Verification:
             outcomes.append(self._judge(entry))
             done += entry.fence.size
             self._tell("verify", done)
-        return tuple(outcomes), Findings(malformed, tuple(self._origins))
+        return self._flushed(outcomes), Findings(malformed, tuple(self._origins))
+
+    def _flushed(self, outcomes: list[Outcome]) -> tuple[Outcome, ...]:
+        """The outcomes, once strangers' files are on the disk; where that fails, theirs are that."""
+        buffer = self._premises.buffer
+        try:
+            flush_files([os.path.join(buffer, entry.path) for entry in self._strange], buffer)
+        except OSError as error:
+            reason = f"what lies in the buffer can't be flushed to its disk: {error.strerror}"
+            hint = "look at the disk and the kernel log"
+            failure = Failure(Scope.ENDPOINT, "input/output error", reason, hint)
+            strange = {entry.id for entry in self._strange}
+            outcomes = [Failed(o.entry_id, failure) if o.entry_id in strange else o for o in outcomes]
+        return tuple(outcomes)
 
     def _judge(self, entry: Entry) -> Outcome:
         told = self._notes.of(entry.path)
@@ -63,8 +78,6 @@ class Verification:
                 digests[algorithm], fence = checksum(source, algorithm)
                 if change := entry.fence.change(fence):
                     return _changed(entry, change)
-            if not told:
-                _flush(source)
         except OSError as error:
             return self._gone_as_duplicate(entry, error) or _unreadable(entry, error)
         return self._compare(entry, told, digests)
@@ -90,12 +103,14 @@ class Verification:
         elif self._premises.require_note:
             return _without_note(entry)
         found = origin.checksum if origin else next(iter(digests.values()))
-        return self._compare_with_storage(entry, found)
+        return self._compare_with_storage(entry, told, found)
 
-    def _compare_with_storage(self, entry: Entry, found: Checksum) -> Outcome:
+    def _compare_with_storage(self, entry: Entry, told: tuple[Origin, ...], found: Checksum) -> Outcome:
         storage = self._premises.storage
         target = None if storage is None else os.path.join(storage, entry.path)
         if target is None or not os.path.lexists(target):
+            if not told:
+                self._strange.append(entry)
             return Done(entry.id, VERIFY.target, found, entry.fence)
         if not same_content(target, found, entry.fence.size):
             return conflict(entry, target, found)
@@ -146,12 +161,3 @@ def _unreadable(entry: Entry, error: OSError) -> Outcome:
     reason = f"{shown(entry.path)} can't be read: {error.strerror}"
     hint = "give the manager's user the right to read it, or look at the disk"
     return Failed(entry.id, Failure(Scope.FILE, "can't be read", reason, hint))
-
-
-def _flush(path: bytes) -> None:
-    """Make a file durable that somebody else wrote: what hdfmgr delivers, it has flushed."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
