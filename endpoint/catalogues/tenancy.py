@@ -92,6 +92,8 @@ class Tenant:
         """Give an order. It is on its way when answers are waited for."""
         self._unsent = memoryview(pickle.dumps(order))
         self._is_streaming = False
+        # Its last words are about what it is asked to do now.
+        self._printed.clear()
         self._selector.register(self._orders, selectors.EVENT_WRITE, self._feed)
 
     def hear(self, patience: float) -> list[Answer]:
