@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from common.console import Screen
     from common.health import Check
     from common.ledger.reader import LedgerReader
-    from common.status import Status
+    from common.status import Status, Words
 
 
 ConfigPath = Annotated[
@@ -103,6 +103,8 @@ class ManagerKind(Generic[Config]):
     serve: Serve[Config]
     checks: "Callable[[Path, Config, bool], Sequence[Check]]"
     """What to look at; the flag asks for the canary too."""
+    words: "Callable[[], Words] | None" = None
+    """The original manager's words for the states, where it had some."""
     verbs: tuple[tuple[str, Callable[..., None], str], ...] = ()
     """Those of this manager alone, each with its function and an example of its arguments."""
 
@@ -327,6 +329,9 @@ class Commands(Generic[Config]):
         limit: Annotated[
             int, typer.Option(min=0, metavar="N", help="With --failed: so many files at most; 0: all.")
         ] = _LISTED,
+        original: Annotated[
+            bool, typer.Option("--original", help="Count files by the words that the original manager had.")
+        ] = False,
         as_json: AsJson = False,
         debug: Debug = False,
     ) -> None:
@@ -337,12 +342,17 @@ class Commands(Generic[Config]):
         under a name that history and retry take from the clipboard.
         """
         if failed:
-            if watch:
-                raise typer.BadParameter("does not go with --watch", param_hint="--failed")
+            if watch or original:
+                other = "--watch" if watch else "--original"
+                raise typer.BadParameter(f"does not go with {other}", param_hint="--failed")
             self._list_troubles(config, cause, limit or None, as_json=as_json)
             return
         if cause is not None or limit != _LISTED:
             raise typer.BadParameter("go with --failed only", param_hint="--cause and --limit")
+        if original and self._kind.words is None:
+            raise typer.BadParameter(
+                "the original of this manager had no words of its own", param_hint="--original"
+            )
         from common import status
 
         screen = self._screen()
@@ -350,7 +360,7 @@ class Commands(Generic[Config]):
         def draw(now: "Status") -> None:
             screen.say_json(status.as_json(now)) if as_json else screen.status(now)
 
-        with self._look(config, self._kind.load(config)) as look:
+        with self._look(config, self._kind.load(config), original=original) as look:
             if not watch:
                 draw(look())
             elif screen.is_terminal and not as_json:
@@ -545,13 +555,18 @@ class Commands(Generic[Config]):
         return shown if is_known else path
 
     @contextmanager
-    def _look(self, config: Path, loaded: Config) -> Iterator[Callable[[], "Status"]]:
+    def _look(
+        self, config: Path, loaded: Config, *, original: bool = False
+    ) -> Iterator[Callable[[], "Status"]]:
         """A function that gives the present status each time; the ledger may come into being meanwhile."""
         from common.ledger.lock import holder
         from common.status import Scene, gather
 
         kind, places = self._kind, self._kind.places(loaded)
-        scene = Scene(kind.program, config.stem, kind.lifecycle, places.host, places.disks, _word(config))
+        words = kind.words() if original and kind.words else None
+        scene = Scene(
+            kind.program, config.stem, kind.lifecycle, places.host, places.disks, _word(config), words
+        )
         with ExitStack() as stack:
             reader: LedgerReader | None = None
 

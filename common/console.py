@@ -297,7 +297,8 @@ def _progress(progress: Progress) -> RenderableType:
 
 def _status(status: Status, width: int) -> RenderableType:
     parts: list[RenderableType] = [_head(status), Text()]
-    states, right = _states(status.states), [_rates(status.rates), _disks(status.disks, status.forecast)]
+    states = _states(status.words or status.states)
+    right = [_rates(status.rates), _disks(status.disks, status.forecast)]
     blocks = Table.grid(padding=(0, 4))
     if width >= _WIDE:
         blocks.add_row(states, *right)

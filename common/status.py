@@ -1,6 +1,6 @@
 """What a manager is doing and why it is not doing more, gathered from its ledger at one moment."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -157,6 +157,17 @@ class Status:
     forecast: Forecast | None
     receipts: tuple[StateCount, ...]
     """What the endpoint manager has told of delivered files; empty when it tells nothing."""
+    words: tuple[StateCount, ...] = ()
+    """The same files as `states` has, in other words, when somebody wants these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Other words for the states."""
+
+    all: tuple[str, ...]
+    of: Callable[[str, str], str]
+    """The word for a state and the cause of it, which is empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +184,8 @@ class Scene:
     """A directory on each local filesystem that the manager writes to."""
     config: str = "CONFIG"
     """The configuration's file, as a word for a shell."""
+    words: Words | None = None
+    """Those that are wanted beside the names of the states."""
 
 
 def gather(scene: Scene, reader: LedgerReader | None, *, holder: int | None, now_ms: int) -> Status:
@@ -205,7 +218,7 @@ def gather(scene: Scene, reader: LedgerReader | None, *, holder: int | None, now
 def _status(
     scene: Scene,
     row: ManagerRow | None,
-    totals: Iterable[Total],
+    totals: Collection[Total],
     holder: int | None,
     now_ms: int,
     *,
@@ -230,6 +243,7 @@ def _status(
         disks=_disks(scene.disks, fresh),
         forecast=_forecast(fresh),
         receipts=(),
+        words=() if scene.words is None else _words(scene.lifecycle, scene.words, totals),
     )
 
 
@@ -256,6 +270,19 @@ def _states(lifecycle: Lifecycle, totals: Iterable[Total]) -> tuple[StateCount, 
         files[total.state] = files.get(total.state, 0) + total.files
         size[total.state] = size.get(total.state, 0) + total.bytes
     return tuple(StateCount(state, files[state], size[state], _kind(lifecycle, state)) for state in files)
+
+
+def _words(lifecycle: Lifecycle, words: Words, totals: Iterable[Total]) -> tuple[StateCount, ...]:
+    files = dict.fromkeys(words.all, 0)
+    size = dict.fromkeys(words.all, 0)
+    kinds: dict[str, Kind] = {}
+    for total in totals:
+        word = words.of(total.state, total.cause)
+        files[word] += total.files
+        size[word] += total.bytes
+        if kinds.get(word) != "trouble":
+            kinds[word] = _kind(lifecycle, total.state)
+    return tuple(StateCount(word, files[word], size[word], kinds.get(word, "waiting")) for word in files)
 
 
 def _kind(lifecycle: Lifecycle, state: str) -> Kind:
@@ -359,6 +386,7 @@ def as_json(status: Status) -> dict[str, object]:
         "disk": {disk.name: _disk(disk) for disk in status.disks},
         "buffer_full": None if status.forecast is None else _outlook(status.forecast),
         "receipts": _counts(status.receipts),
+        **({"words": _counts(status.words)} if status.words else {}),
     }
 
 

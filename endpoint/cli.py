@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from common.health import Check
+    from common.status import Words
     from endpoint.config import EndpointConfig
 
 
@@ -41,6 +42,7 @@ def application(*, level: str | None = None) -> typer.Typer:
             places=_places,
             serve=_serve,
             checks=_checks,
+            words=_words,
             verbs=(("backfill", _backfill, "endpoint.yaml night1"),),
         )
     )
@@ -82,6 +84,13 @@ def _checks(path: Path, config: "EndpointConfig", canary: bool) -> "Sequence[Che
     from endpoint.check import checks
 
     return checks(path, config, canary=canary)
+
+
+def _words() -> "Words":
+    from common.status import Words
+    from endpoint.words import WORDS, original
+
+    return Words(tuple(WORDS), original)
 
 
 def _backfill(

@@ -6,6 +6,7 @@ bad, and keeps what it was given.
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -244,6 +245,21 @@ def test_a_catalogue_of_ours_ingests_files_where_they_lie(oods: Oods) -> None:
     assert files_below(oods.buffer) == content
     assert oods.catalogued() == [b"b.dat", b"n/a.dat"]
     assert counts(oods) == {"ingested": 2}
+
+
+def test_the_status_can_be_told_in_the_words_of_the_original(oods: Oods) -> None:
+    oods.install()
+    put(oods, b"a.fits", b"bad.fits")
+    assert oods.once() == 3
+    told = json.loads(oods.command("status", oods.config, "--original", "--json").stdout)
+    assert {word: count["files"] for word, count in told["words"].items() if count["files"]} == {
+        "SUCCESS": 1,
+        "FAILURE": 1,
+    }
+    assert told["states"]["ingested"]["files"] == 1
+    assert "words" not in oods.status()
+    assert re.search(r"UNTRIED +0 .*", oods.command("status", oods.config, "--original").stdout.decode())
+    assert oods.command("status", oods.config, "--original", "--failed").exit_code == 2
 
 
 def test_every_verb_takes_the_configuration(oods: Oods) -> None:
