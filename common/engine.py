@@ -44,7 +44,7 @@ class Claim:
 class Craft(Protocol):
     """What one kind of manager brings to the engine. Times are seconds by a monotonic clock."""
 
-    def chore(self, now: float) -> Chore | None:
+    def chore(self, in_flight: Sequence[Batch], now: float) -> Chore | None:
         """A task that no file asks for and that is due now (a look at the endpoint, say)."""
 
     def chore_done(self, chore: Chore, result: object, now: float) -> None:
@@ -193,14 +193,14 @@ class Engine:
 
     def _next_task(self, number: int, now: float) -> Task | None:
         """The most urgent task: chores, then files to identify, then the steps from the last to the first."""
+        in_flight = [task.batch for task in self._pool.busy().values() if isinstance(task, Work)]
         return (
-            self._craft.chore(now)
+            self._craft.chore(in_flight, now)
             or self._craft.identify(self._discovery.unidentified)
-            or self._next_work(number, now)
+            or self._next_work(number, in_flight, now)
         )
 
-    def _next_work(self, number: int, now: float) -> Work | None:
-        in_flight = [task.batch for task in self._pool.busy().values() if isinstance(task, Work)]
+    def _next_work(self, number: int, in_flight: Sequence[Batch], now: float) -> Work | None:
         for step in reversed(self._ledger.lifecycle.steps):
             claim = self._craft.allowance(step, number, in_flight, now)
             batch = claim and self._ledger.claim(

@@ -57,7 +57,7 @@ class Endpoint:
             scope=Scope.ENDPOINT,
         )
 
-    def chore(self, now: float) -> Chore | None:
+    def chore(self, in_flight: Sequence[Batch], now: float) -> Chore | None:
         errand = self._cleaner.errand(now)
         return None if errand is None else Chore(errand)
 
@@ -209,6 +209,7 @@ def _rules(config: EndpointConfig, premises: Premises) -> Rules:
         every=cleaner.scan_interval,
         buffer=premises.buffer,
         storage=premises.storage,
+        staging=premises.staging,
     )
 
 

@@ -26,8 +26,10 @@ _RSYNC_UNCHECKED = (3, 2)
 class Look:
     """Chore: look around at the endpoint, and clear away what batches of ours left in staging."""
 
-    clean: bool
-    """Clear away everything of this ledger's: right only while no batch is in flight."""
+    is_first: bool
+    """No batch is in flight: whatever batch of this ledger's is there is left over."""
+    keep: tuple[bytes, ...] = ()
+    """Directories of the batches in flight; of others only the old ones are cleared away."""
     leftovers: tuple[bytes, ...] = ()
     """Directories of batches whose worker died."""
     recorded: tuple[bytes, ...] = ()
@@ -113,7 +115,8 @@ class Courier:
                 staging=self._route.staging,
                 buffer=self._route.endpoint_buffer,
                 owner=self._route.owner,
-                keep=() if look.clean else None,
+                keep=look.keep,
+                aged=not look.is_first,
                 leftovers=look.leftovers,
                 recorded=look.recorded,
                 make=look.make,

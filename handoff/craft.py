@@ -61,14 +61,15 @@ class Handoff:
             scope=Scope.HANDOFF,
         )
 
-    def chore(self, now: float) -> Chore | None:
+    def chore(self, in_flight: Sequence[Batch], now: float) -> Chore | None:
         if self._outlook.is_look_due(now):
             is_first = self._outlook.survey is None
             leftovers, self._leftovers = tuple(self._leftovers), set()
             self._outlook.look_began()
             # The algorithm is chosen when they have been seen for the first time.
             make = self._ledger.algorithm is None
-            return Chore(Look(is_first, leftovers, self._receipts.recorded, make))
+            keep = tuple(batch_name(self._ledger.id, batch) for batch in in_flight)
+            return Chore(Look(is_first, keep, leftovers, self._receipts.recorded, make))
         if now >= self._next_sweep:
             self._next_sweep = now + self._sweep_every
             return Chore(Sweep(self._config.general.expiration_time))

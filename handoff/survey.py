@@ -107,7 +107,7 @@ def version_in(told: str) -> tuple[int, ...]:
 
 def look(remote: Asked, *, staging: bytes, buffer: bytes, owner: str, patience: Patience = PATIENT) -> Survey:
     """Look around at the endpoint and change nothing there; else as `survey`."""
-    definitions = Definitions(looking=True, making=False, clearing=False)
+    definitions = Definitions(looking=True, making=False, clearing=False, aged=False)
     definitions.add_list("keep", ())
     definitions.add_list("leftovers", ())
     definitions.add_receipts(())
@@ -122,6 +122,7 @@ def survey(
     buffer: bytes,
     owner: str,
     keep: Sequence[bytes] | None = (),
+    aged: bool = False,
     leftovers: Sequence[bytes] = (),
     recorded: Sequence[bytes] = (),
     make: bool = True,
@@ -136,6 +137,9 @@ def survey(
         The ledger's id: only batches that carry it in their name are ours.
     keep
         Batches in flight, which are left alone; None: clear away nothing but `leftovers`.
+    aged
+        Clear away only what has been left alone for ten minutes: one that is begun just now is not in
+        `keep`. (A program over there can outlive the manager that started it, and leave something late.)
     leftovers
         Batches to be cleared away in any case.
     recorded
@@ -156,6 +160,7 @@ def survey(
         making=make,
         owner=_ledger_id(owner),
         clearing=keep is not None,
+        aged=aged,
     )
     definitions.add_list("keep", [batch_name(name) for name in keep or ()])
     definitions.add_list("leftovers", [batch_name(name) for name in leftovers])

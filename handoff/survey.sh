@@ -3,9 +3,9 @@
 # text of visit.sh comes before this.)
 #
 # Defined by the caller: staging, buffer, looking (nothing at all is made or changed), making (are these
-# two made), owner, clearing (clear away all batches of ours but `keep`), recording (are there recorded
-# receipts), passing (receipts to be passed over), receipts_most, receipts_bytes; and the lists keep,
-# leftovers (batches to be cleared away in any case), recorded.
+# two made), owner, clearing (clear away all batches of ours but `keep`), aged (of them only the old
+# ones), recording (are there recorded receipts), passing (receipts to be passed over), receipts_most,
+# receipts_bytes; and the lists keep, leftovers (batches to be cleared away in any case), recorded.
 
 # The first line of what a program says of itself, if it is there.
 tell_program() {
@@ -121,6 +121,7 @@ clear_all_but() {
     shift
     set -- "$@" ! -name "$name" ! -name ".$name.tmp"
   done
+  [ "$aged" = no ] || set -- "$@" -mmin +10
   find . -mindepth 1 -maxdepth 1 -name "batch-$owner-*" "$@" -printf 'cleared %f\0'
   find . -mindepth 1 -maxdepth 1 -name "batch-$owner-*" "$@" -exec rm -rf -- {} + 2>/dev/null || {
     find . -mindepth 1 -maxdepth 1 -name "batch-$owner-*" "$@" -type d -exec chmod -R u+rwx -- {} +

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,17 @@ def test_directories_without_the_right_to_write_are_cleared_away(tmp_path: Path)
     assert endpoint.staged == [BATCH + b"2"]
     assert endpoint.survey().cleared == (BATCH + b"2",)
     assert endpoint.staged == []
+
+
+def test_while_batches_are_in_flight_only_old_ones_go(tmp_path: Path) -> None:
+    endpoint = Endpoint(tmp_path)
+    old, young, kept = (BATCH + number for number in (b"1", b"2", b"3"))
+    for name in (old, young, kept):
+        endpoint.stage({b"a": b""}, batch=name)
+    for name in (old, kept):
+        os.utime(os.path.join(endpoint.staging, name), (0, time.time() - 660))
+    assert endpoint.survey(keep=[kept], aged=True).cleared == (old,)
+    assert endpoint.staged == [young, kept]
 
 
 def test_while_batches_are_in_flight_only_named_leftovers_go(tmp_path: Path) -> None:
