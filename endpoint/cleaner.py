@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _SWEEPS_A_LIFE = 8
 """So often within the time after which empty directories expire they are swept out of the buffer."""
+_KEPT = (b".notes/", b".receipts/")
 _UNHURRIED = 0.25
 """Seconds that an errand may wait for."""
 _TOLD = 3
@@ -44,6 +45,8 @@ class Rules:
     """Where files lie that nobody has found yet."""
     storage: bytes | None
     """Where those lie that came from there; then empty directories leave the buffer."""
+    staging: bytes | None = None
+    """Where delivery notes and receipts lie, which nobody else removes."""
 
 
 class Versions(Protocol):
@@ -61,6 +64,8 @@ class Cleaner:
         self._roots = tuple(dict.fromkeys(map(os.path.realpath, rules.directories)))
         self._buffer = os.path.realpath(rules.buffer)
         self._storage = None if rules.storage is None else os.path.realpath(rules.storage)
+        staging = () if rules.staging is None else (os.path.realpath(rules.staging),)
+        self._kept = tuple(os.path.join(place, name) for place in staging for name in _KEPT)
         self._errands: deque[Errand] = deque()
         self._is_out = False
         self._next_round = now if self._roots else math.inf
@@ -130,7 +135,7 @@ class Cleaner:
 
     def _may_go(self, root: bytes, found: Sequence[BufferedFile]) -> tuple[BufferedFile, ...]:
         """Those that no one will miss: all but what lies in the buffer or in storage and is not done with."""
-        stays: set[bytes] = set()
+        stays = {file.path for file in found if os.path.join(root, file.path).startswith(self._kept)}
         for home in (self._buffer, self._storage):
             if home is not None:
                 stays |= self._not_done_with(home, root, found)

@@ -125,6 +125,8 @@ class OodsIngester(Section):
     """One of ours instead of `butler`; the files stay in the buffer then."""
     config: Annotated[dict[str, object], BeforeValidator(typed)] = Field(default_factory=dict)
     """Its configuration."""
+    staging: WorkingPath | None = None
+    """Where delivery notes are read and receipts are left, as `endpoint.staging` of ours."""
     timeout: Duration = Field(default=3600.0, gt=0)
     """A program that ingests without coming to an end for so long is killed."""
 
@@ -182,7 +184,7 @@ def translated(oods: OodsConfig) -> EndpointConfig:
         pause = min(max(interval.total, _SHORTEST), _LONGEST)
         general = general.model_copy(update={"pause": pause})
     return EndpointConfig(
-        endpoint=EndpointSection(buffer=buffer),
+        endpoint=EndpointSection(buffer=buffer, staging=oods.ingester.staging),
         ingester=_ingester(oods.ingester, _LEVELS[oods.logging.level]),
         cleaner=_cleaner(oods.cleaner),
         database=oods.database,
@@ -245,7 +247,7 @@ def _problems(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:
     base = Path.cwd()
     buffer = _real(document.value(_BUFFER), base)
     kept = [
-        *((key, _real(document.value(key), base)) for key in _REPOSITORIES),
+        *((key, _real(document.value(key), base)) for key in (*_REPOSITORIES, ("ingester", "staging"))),
         (("logging", "file"), _real(document.value(("logging", "file")), origin.directory)),
     ]
     for key, path in kept:

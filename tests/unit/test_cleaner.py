@@ -104,6 +104,15 @@ def test_a_directory_above_storage_is_cleaned_with_the_same_care() -> None:
     assert cleaner.errand(0.0) == Remove(b"/", 100.0, (outside,))
 
 
+def test_notes_and_receipts_stay() -> None:
+    cleaner = Cleaner(replace(RULES, directories=(b"/data",), staging=b"/data/staging"), Known(), 0.0)
+    errand = cleaner.errand(0.0)
+    names = (b"staging/.notes/a.jsonl", b"staging/.receipts/b.jsonl", b"staging/batch-1/c.dat", b"x/.notes/d")
+    found = tuple(BufferedFile(name, FENCE) for name in names)
+    cleaner.learn(errand, Sighted(found), 0.0)
+    assert cleaner.errand(0.0) == Remove(b"/data", 100.0, found[2:])
+
+
 def test_in_the_buffer_a_version_is_known_by_its_whole_fence() -> None:
     other = replace(FENCE, ctime_ns=3_000)
     assert removed_of(IN_BUFFER, version("ingested", other)) == ()

@@ -180,6 +180,11 @@ def test_a_catalogue_of_ours_may_stand_in_the_place_of_butler(path: Path) -> Non
     assert config.endpoint.storage is None
 
 
+def test_delivery_notes_are_read_where_it_says_where_they_are(path: Path) -> None:
+    config = loaded(path, RELEASED.replace("    batchSize:", "    staging: /data/staging\n    batchSize:"))
+    assert config.endpoint.staging == Path("/data/staging")
+
+
 def test_relative_directories_begin_where_the_command_is_given(path: Path) -> None:
     text = RELEASED.replace("/data/buffer", "data").replace("/data/repo", "repo")
     config = loaded(path, text)
