@@ -37,7 +37,7 @@ class Look:
     older_than: float
     """In seconds."""
     rest: Rest = Rest()
-    page: int = 1000
+    page: int = 5000
     """Files after which it comes to an end, at the end of a directory or with twice as many."""
 
 
