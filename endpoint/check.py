@@ -10,6 +10,7 @@ from common.health import Check, Result, Subject, common_checks, directory, fail
 from endpoint.config import EndpointConfig
 from endpoint.lifecycle import LIFECYCLE
 from endpoint.manager import hint_for
+from endpoint.premises import Premises
 
 _CATALOGUE = 120.0
 """Seconds that a catalogue may take to say which it is: some import half a gigabyte."""
@@ -47,7 +48,19 @@ def checks(path: Path, config: EndpointConfig, *, canary: bool) -> Sequence[Chec
     if section.staging is not None:
         staging = os.fsencode(section.staging)
         found.insert(-1, Check("staging", lambda: directory("staging", staging, "delivery notes lie in it")))
+    if canary:
+        found.append(Check("canary", lambda: _canary(config), limit=_CATALOGUE))
     return found
+
+
+def _canary(config: EndpointConfig) -> Iterator[Result]:
+    from endpoint.canary import fly
+    from endpoint.catalogues.contract import CatalogueError
+
+    try:
+        yield from fly(Premises.of(config))
+    except CatalogueError as error:
+        yield fail("canary", error.message, error.hint)
 
 
 def _storage(buffer: bytes, storage: bytes) -> Iterator[Result]:

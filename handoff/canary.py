@@ -9,28 +9,22 @@ buffers and holding can be written is what other checks tell.
 """
 
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from tempfile import TemporaryDirectory
 
-from common.entry import Batch, Done, Entry, Failed, Report
-from common.files import Fence
-from common.health import Result, Verdict, fail, ok
-from common.lifecycle import Step
+from common.canary import fly as fly_by
+from common.canary import hatch, tell_nobody
+from common.entry import Batch, Report
+from common.health import Result, ok
 from common.remote import Remote
 from common.tasks import Work
-from common.wording import duration
-from common.wording import path as shown
 from handoff.courier import Courier
 from handoff.delivery import batch_name
 from handoff.lifecycle import LIFECYCLE, SEND
 from handoff.route import Orders, Route
 from handoff.survey import survey
-
-_PATH = b'canary \xff/-it\'s "$(a)"\n;*?[x] \\ .fits'
-_SIZE = 100_000
 
 
 def fly(route: Route, remote: Remote, orders: Orders) -> Iterator[Result]:
@@ -66,17 +60,17 @@ def _own(route: Route, home: bytes, target: bytes) -> Route:
 
 
 def _flight(route: Route, remote: Remote, orders: Orders, number: int) -> Iterator[Result]:
-    entry = _hatch(route.buffer)
+    entry = hatch(route.buffer, SEND.source)
     _look(route, remote)
-    courier = Courier(route, remote, _tell_nobody)
-    for step in LIFECYCLE.steps:
-        report = courier.work(Work(Batch(number, step, (entry,)), orders))
+    courier = Courier(route, remote, tell_nobody)
+
+    def work(batch: Batch) -> Report:
+        report = courier.work(Work(batch, orders))
         assert isinstance(report, Report)
-        result = _judged(step, report, orders)
-        yield result
-        if result.verdict is not Verdict.OK:
-            return
-        entry = _moved_on(entry, step, report)
+        return report
+
+    by = f" by {orders.transfer}, and verified at rest,"
+    yield from fly_by(entry, LIFECYCLE.steps, work, number, by)
 
 
 def _look(route: Route, remote: Remote, leftovers: tuple[bytes, ...] = (), *, make: bool = True) -> None:
@@ -91,33 +85,3 @@ def _look(route: Route, remote: Remote, leftovers: tuple[bytes, ...] = (), *, ma
         make=make,
         patience=route.patience,
     )
-
-
-def _hatch(buffer: bytes) -> Entry:
-    path = os.path.join(buffer, _PATH)
-    os.makedirs(os.path.dirname(path))
-    with open(path, "wb") as file:
-        file.write(secrets.token_bytes(_SIZE))
-    return Entry(1, _PATH, Fence.of(os.lstat(path)), None, SEND.source, attempts=0, claims=1)
-
-
-def _judged(step: Step, report: Report, orders: Orders) -> Result:
-    """What came of one step."""
-    outcome = report.outcomes[0] if report.outcomes else None
-    if isinstance(outcome, Done) and outcome.state == step.target:
-        took = duration(sum(seconds for phase, seconds in report.phases.items() if "." not in phase))
-        how = f" by {orders.transfer}, and verified at rest," if step == SEND else ""
-        return ok("canary", f"{shown(_PATH)} {outcome.state}{how} in {took}")
-    if isinstance(outcome, Failed):
-        return fail("canary", f"{outcome.failure.cause}: {outcome.failure.reason}", outcome.failure.hint)
-    told = f"{outcome.state}: {outcome.reason}" if outcome else report.error or "no outcome"
-    return fail("canary", f"it did not get through `{step.working}`: {told}", "look at the endpoint by hand")
-
-
-def _moved_on(entry: Entry, step: Step, report: Report) -> Entry:
-    outcome = report.outcomes[0]
-    return replace(entry, state=step.target, checksum=outcome.checksum or entry.checksum)
-
-
-def _tell_nobody(phase: str, count: int) -> None:
-    """A canary's progress is of no interest."""

@@ -256,3 +256,21 @@ def test_a_missing_storage_is_an_error_and_nothing_is_made_in_its_place(archive:
     assert done.exit_code == 1
     assert b"endpoint.storage" in done.stderr
     assert not archive.storage.exists()
+
+
+def test_a_canary_goes_the_way_of_every_file_and_leaves_nothing(archive: Archive) -> None:
+    content = archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    done = archive.command("check", archive.config, "--canary", "--json")
+    told = [result for result in json.loads(done.stdout)["results"] if result["name"] == "canary"]
+    assert [result["status"] for result in told] == ["OK"] * 4, told
+    assert_archived(archive, content)
+    assert os.listdir(archive.storage) == ["a.dat"]
+
+
+def test_a_check_finds_what_is_wrong_with_the_catalogue(archive: Archive) -> None:
+    archive.catalogue.write_bytes(b"not a database" * 1000)
+    done = archive.command("check", archive.config, "--json")
+    told = {result["name"]: result for result in json.loads(done.stdout)["results"]}
+    assert (done.exit_code, told["catalogue"]["status"]) == (4, "FAIL")
+    assert "catalogue.db" in told["catalogue"]["detail"]
