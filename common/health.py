@@ -181,6 +181,17 @@ def directory(name: str, place: bytes, purpose: str) -> Iterator[Result]:
         yield ok(name, told)
 
 
+def goal(name: str, place: bytes, buffer: bytes, purpose: str) -> Iterator[Result]:
+    """Whether files can be moved from a buffer into a directory, and what that costs."""
+    yield from directory(name, place, purpose)
+    if os.path.isdir(buffer) and os.path.isdir(place) and os.stat(buffer).st_dev != os.stat(place).st_dev:
+        yield warn(
+            name,
+            "it lies on another filesystem than the buffer: each file is copied into it",
+            "put both on one filesystem, where a move costs nothing",
+        )
+
+
 def graded_room(name: str, room: Room, min_free: int) -> Iterator[Result]:
     """Whether there is room, in bytes and in inodes."""
     told = f"{wording.size(room.free_bytes)} of {wording.size(room.total_bytes)}"

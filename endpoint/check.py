@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from common.health import Check, Result, Subject, common_checks, directory, fail, ok, warn
+from common.health import Check, Result, Subject, common_checks, directory, fail, goal, ok, warn
 from endpoint.config import EndpointConfig
 from endpoint.lifecycle import LIFECYCLE
 from endpoint.manager import hint_for
@@ -41,7 +41,13 @@ def checks(path: Path, config: EndpointConfig, *, canary: bool) -> Sequence[Chec
         Check("buffer", lambda: directory("buffer", buffer, "the handoff manager delivers into it"))
         if not config.finder.reads_logs
         else Check("rsync logs", lambda: _logs(config)),
-        *([] if storage is None else [Check("storage", lambda: _storage(buffer, storage))]),
+        *(
+            []
+            if storage is None
+            else [
+                Check("storage", lambda: goal("storage", storage, buffer, "verified files are moved into it"))
+            ]
+        ),
         *(Check("cleaner", partial(_cleaned, place)) for place in config.cleaner.directories),
         Check("catalogue", lambda: _catalogue(config), limit=_CATALOGUE),
     ]
@@ -61,16 +67,6 @@ def _canary(config: EndpointConfig) -> Iterator[Result]:
         yield from fly(Premises.of(config))
     except CatalogueError as error:
         yield fail("canary", error.message, error.hint)
-
-
-def _storage(buffer: bytes, storage: bytes) -> Iterator[Result]:
-    yield from directory("storage", storage, "verified files are moved into it")
-    if os.path.isdir(buffer) and os.path.isdir(storage) and os.stat(buffer).st_dev != os.stat(storage).st_dev:
-        yield warn(
-            "storage",
-            "it lies on another filesystem than the buffer: each file is copied into it",
-            "put both on one filesystem, where a move costs nothing",
-        )
 
 
 def _logs(config: EndpointConfig) -> Iterator[Result]:

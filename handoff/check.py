@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from common import wording
 from common.errors import LedgerError, RemoteError
-from common.health import Check, Result, Subject, common_checks, directory, fail, graded_room, ok, warn
+from common.health import Check, Result, Subject, common_checks, directory, fail, goal, graded_room, ok, warn
 from common.ledger.reader import LedgerReader
 from common.process import run
 from common.remote import Remote, split_template
@@ -47,23 +47,13 @@ def checks(path: Path, config: HandoffConfig, *, canary: bool) -> Sequence[Check
     found = [
         *common_checks(subject),
         Check("buffer", lambda: directory("buffer", buffer, "the instrument writes into it")),
-        Check("holding", lambda: _holding(buffer, holding)),
+        Check("holding", lambda: goal("holding", holding, buffer, "delivered files are moved into it")),
         Check("programs here", lambda: _programs(config)),
         Check("endpoint", lambda: _endpoint(config), limit=_PATIENCE),
     ]
     if canary:
         found.append(Check("canary", lambda: _canary(config), limit=_CANARY))
     return found
-
-
-def _holding(buffer: bytes, holding: bytes) -> Iterator[Result]:
-    yield from directory("holding", holding, "delivered files are moved into it")
-    if os.path.isdir(buffer) and os.path.isdir(holding) and os.stat(buffer).st_dev != os.stat(holding).st_dev:
-        yield warn(
-            "holding",
-            "it lies on another filesystem than the buffer: each delivered file is copied into it",
-            "put both on one filesystem, where a move costs nothing",
-        )
 
 
 def _programs(config: HandoffConfig) -> Iterator[Result]:
