@@ -59,7 +59,9 @@ class Fate:
         self._run.process.close()
 
     def end(self) -> None:
-        """Let the last manager finish its work."""
+        """Let the last manager finish its work; before it is up, SIGTERM would simply end it."""
+        pid = self._run.process.pid
+        eventually(lambda: rows(self._archive, "SELECT pid FROM manager") == [(pid,)])
         assert self._run.stop(20) == 0, self._run.said
 
 
