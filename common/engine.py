@@ -185,11 +185,12 @@ class Engine:
         """Give every idle worker something to do, while there is something."""
         self._starved = False
         for number in self._pool.idle():
+            # What one has nothing of, another may have: not every worker takes every step.
             task = self._next_task(number, time.monotonic())
             if task is None:
                 self._starved = True
-                return
-            self._pool.submit(number, task)
+            else:
+                self._pool.submit(number, task)
 
     def _next_task(self, number: int, now: float) -> Task | None:
         """The most urgent task: chores, then files to identify, then the steps from the last to the first."""

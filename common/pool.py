@@ -119,6 +119,8 @@ class Pool(Generic[Task, Result]):
         self._recipe: Recipe[Task, Result] | None = None
         self._ramp = ramp
         self._last_start = 0.0
+        self._started = 0
+        """So many of the numbers have been started at least once."""
         self._hands: dict[int, _Hand[Task]] = {}
 
     def start(self) -> None:
@@ -133,13 +135,15 @@ class Pool(Generic[Task, Result]):
             hand.send(recipe)
 
     def idle(self) -> list[int]:
-        """The numbers of the workers that have nothing to do, or else of one that may be started."""
+        """The numbers of the workers with nothing to do, and of one that died; else of one more to start."""
         idle = [number for number, hand in sorted(self._hands.items()) if hand.task is None]
-        if idle or len(self._hands) == self.size:
+        absent = next((number for number in range(self.size) if number not in self._hands), None)
+        if absent is None or (absent >= self._started and (idle or self._is_ramping())):
             return idle
-        if len(self._hands) >= _PROMPT and time.monotonic() < self._last_start + self._ramp:
-            return []
-        return [next(number for number in range(self.size) if number not in self._hands)]
+        return [*idle, absent]
+
+    def _is_ramping(self) -> bool:
+        return len(self._hands) >= _PROMPT and time.monotonic() < self._last_start + self._ramp
 
     def busy(self) -> dict[int, Task]:
         """The tasks in flight, by the number of the worker."""
@@ -201,6 +205,7 @@ class Pool(Generic[Task, Result]):
 
     def _start(self, number: int) -> _Hand[Task]:
         self._last_start = time.monotonic()
+        self._started = max(self._started, number + 1)
         ours, theirs = socket.socketpair()
         with theirs:
             root = str(Path(__file__).parent.parent)

@@ -71,7 +71,7 @@ class Endpoint:
             return None
         if step == INGEST:
             return self._may_ingest(worker, on_trial=gate.is_on_trial)
-        bulky = None if self._may_be_bulky(in_flight) else False
+        bulky = None if self._may_be_bulky(worker, in_flight) else False
         if step == STORE:
             claim = self._may_store(running, now)
             return claim and replace(claim, bulky=bulky)
@@ -143,9 +143,11 @@ class Endpoint:
         general = self._config.general
         return 1 if on_trial else general.chunk_size, general.batch_bytes
 
-    def _may_be_bulky(self, in_flight: Sequence[Batch]) -> bool:
-        """One worker is kept free of bulky files, so that they never hold up the small ones."""
-        general = self._config.general
+    def _may_be_bulky(self, worker: int, in_flight: Sequence[Batch]) -> bool:
+        """One worker is kept free of bulky files, which so never hold up small ones, nor ingestion."""
+        general, ingesters = self._config.general, self._config.ingester.num_workers
+        if worker < ingesters < general.num_threads:
+            return False
         slow = sum(batch.bytes > general.batch_bytes for batch in in_flight if batch.step != INGEST)
         return slow < max(1, general.num_threads - 1)
 

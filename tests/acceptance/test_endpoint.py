@@ -8,7 +8,7 @@ import pytest
 
 from tests.archive import Archive, line
 from tests.loopback import files_below, write_file
-from tests.runs import Run, counts, eventually, rows, states
+from tests.runs import Run, counts, descendants, eventually, rows, states
 from tests.troubles import disk, own_mounts, story
 
 STRAIGHT = ["arrived", "verifying", "verified", "storing", "stored", "ingesting", "ingested"]
@@ -221,6 +221,19 @@ def test_what_the_catalogue_finds_invalid_waits_for_a_person(archive: Archive) -
     assert counts(archive) == {"failed": 1, "ingested": 1}
     assert rows(archive, "SELECT due_at, cause FROM files WHERE state = 'failed'") == [(None, "invalid")]
     assert archive.catalogued() == sorted(good)
+
+
+def test_ingestion_goes_on_after_the_worker_that_ingests_was_killed_while_idle(archive: Archive) -> None:
+    with Run(archive) as manager:
+        archive.deliver({b"a.dat": b"light", b"b.dat": b"dark"}, note=None)
+        eventually(lambda: counts(archive) == {"ingested": 2})
+        # Each worker has a number; the catalogue belongs to the first.
+        for worker in descendants(manager.process)["worker"]:
+            if worker.ppid() == manager.process.pid and worker.cmdline()[-1] == "0":
+                worker.kill()
+        archive.deliver({b"c.dat": b"flat"}, note=None)
+        eventually(lambda: counts(archive) == {"ingested": 3})
+        assert manager.stop() == 0
 
 
 # Between the two managers

@@ -90,6 +90,17 @@ def test_a_worker_that_dies_costs_its_own_task_alone(pool: Pool[str, str]) -> No
     assert answers(pool, 1) == [Answer(0, "again", "0: again")]
 
 
+def test_a_worker_that_died_is_started_again_although_another_has_nothing_to_do(
+    pool: Pool[str, str],
+) -> None:
+    pool.submit(0, "die")
+    pool.submit(1, "tell 7")
+    answers(pool, 2)
+    assert pool.idle() == [1, 0]
+    pool.submit(0, "a")
+    assert answers(pool, 1) == [Answer(0, "a", "0: a")]
+
+
 def test_progress_is_seen_while_the_worker_works(pool: Pool[str, str]) -> None:
     pool.submit(1, "tell 42")
     while pool.progress(1) is None:
