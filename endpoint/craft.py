@@ -42,7 +42,7 @@ class Endpoint:
         self._gates = {
             VERIFY: Gate("files wait in the buffer", "files are verified again"),
             STORE: Gate("verified files wait in the buffer", "storage takes files again"),
-            INGEST: Gate("stored files wait", "the catalogue takes files again"),
+            INGEST: Gate("stored files wait", "the catalogue takes files again", most=10.0),
         }
         self._mishaps = Mishaps()
         self._receipts = Receipts(ledger, premises.staging)
