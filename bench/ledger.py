@@ -196,7 +196,7 @@ class Bench:
         questions: dict[str, Callable[[], object]] = {
             "totals": self.reader.totals,
             "waits": self.reader.waits,
-            "rates": lambda: self.reader.rates(now_ms=NOW),
+            "rates": lambda: self.reader.rates("delivered", now_ms=NOW),
             "failures": self.reader.failures,
             "carrying": self.reader.carrying,
             "manager": self.reader.manager,

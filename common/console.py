@@ -298,7 +298,7 @@ def _progress(progress: Progress) -> RenderableType:
 def _status(status: Status, width: int) -> RenderableType:
     parts: list[RenderableType] = [_head(status), Text()]
     states = _states(status.words or status.states)
-    right = [_rates(status.rates), _disks(status.disks, status.forecast)]
+    right = [_rates(status.goal, status.rates), _disks(status.disks, status.forecast)]
     blocks = Table.grid(padding=(0, 4))
     if width >= _WIDE:
         blocks.add_row(states, *right)
@@ -376,8 +376,8 @@ def _states(states: Sequence[StateCount]) -> Table:
     return table
 
 
-def _rates(rates: Sequence[Delivered]) -> Table:
-    table = _block("delivered in", "files", "files/s", "bytes/s")
+def _rates(goal: str, rates: Sequence[Delivered]) -> Table:
+    table = _block(f"{goal} in", "files", "files/s", "bytes/s")
     for rate in rates:
         table.add_row(
             wording.duration(rate.seconds),

@@ -15,7 +15,7 @@ from common import wording
 from common.errors import DbbError, LedgerError
 from common.ledger.lock import holder
 from common.ledger.reader import LedgerReader
-from common.ledger.rows import FAILED, VANISHED, ManagerRow
+from common.ledger.rows import FAILED, ManagerRow
 from common.lifecycle import Lifecycle
 from common.logs import unwritable
 from common.room import Room, room_of
@@ -287,7 +287,7 @@ def _files(subject: Subject) -> Iterator[Result]:
         if reader is None:
             return
         oldest = reader.oldest_waiting()
-        delivered = reader.rates(now_ms=now_ms, windows=(_IDLE,))
+        delivered = reader.rates(lifecycle.goal, now_ms=now_ms, windows=(_IDLE,))
         totals = reader.totals()
     if oldest is None:
         yield ok("oldest waiting", "no file waits")
@@ -307,7 +307,7 @@ def _files(subject: Subject) -> Iterator[Result]:
             yield _progress(subject, age, through)
     trouble = Counter[str]()
     for total in totals:
-        if total.state in lifecycle.exits and total.state in lifecycle.returns and total.state != VANISHED:
+        if total.state in lifecycle.trouble:
             trouble[total.state] += total.files
     told = ", ".join(f"{wording.count(number)} {state}" for state, number in trouble.items() if number)
     if told:

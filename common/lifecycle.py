@@ -29,6 +29,8 @@ class Lifecycle:
         means that entries may begin there.
     returns
         For each state that can be left backwards, the states that it may go back to.
+    goal
+        The state that a file is carried for: how fast files come into it is the manager's rate.
     again
         The states from which an entry begins anew when its content comes into the buffer again.
     hashes_first
@@ -40,6 +42,7 @@ class Lifecycle:
     steps: tuple[Step, ...]
     exits: Mapping[str, tuple[str, ...]]
     returns: Mapping[str, tuple[str, ...]]
+    goal: str
     again: tuple[str, ...]
     hashes_first: bool = True
 

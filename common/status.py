@@ -50,7 +50,7 @@ class StateCount:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What was delivered within one window of time."""
+    """What reached its goal within one window of time."""
 
     label: str
     """``1m``, ``5m``, ``15m``."""
@@ -148,6 +148,8 @@ class Status:
     """Every state of the lifecycle in its order, the empty ones too."""
     oldest_waiting: float | None
     """Seconds that the file has waited which has waited longest."""
+    goal: str
+    """The state that `rates` are about."""
     rates: tuple[Delivered, ...]
     loads: tuple[Load, ...]
     troubles: tuple[Trouble, ...]
@@ -209,7 +211,7 @@ def gather(scene: Scene, reader: LedgerReader | None, *, holder: int | None, now
             holder,
             now_ms,
             oldest_waiting=None if waiting is None else max(0.0, (now_ms - waiting.found_at) / 1000),
-            rates=reader.rates(now_ms=now_ms, windows=tuple(_WINDOWS.values())),
+            rates=reader.rates(scene.lifecycle.goal, now_ms=now_ms, windows=tuple(_WINDOWS.values())),
             carried=reader.carrying(),
             failures=reader.failures(),
         )
@@ -236,6 +238,7 @@ def _status(
         manager=_manager(row, holder, now_ms),
         states=_states(scene.lifecycle, totals),
         oldest_waiting=oldest_waiting,
+        goal=scene.lifecycle.goal,
         rates=tuple(_delivered(label, (rates or {}).get(label)) for label in _WINDOWS),
         loads=tuple(_carried(load, now_ms) for load in carried) if running else (),
         troubles=tuple(_failures(scene, group) for group in failures),

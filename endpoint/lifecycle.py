@@ -34,6 +34,7 @@ LIFECYCLE = Lifecycle(
         "ignored": ("arrived",),
         "backfilled": ("arrived",),
     },
+    goal="ingested",
     again=("duplicate", "vanished", "ignored", "backfilled"),
     # Verification hashes whatever comes.
     hashes_first=False,

@@ -20,6 +20,7 @@ LIFECYCLE = Lifecycle(
         "held": ("found",),
         "vanished": ("found",),
     },
+    goal="delivered",
     again=("held", "vanished"),
 )
 

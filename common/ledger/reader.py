@@ -27,14 +27,6 @@ from common.ledger.rows import (
 from common.ledger.story import stories
 from common.ledger.totals import totals
 
-_ARRIVALS_AND_DELIVERIES = """
-    SELECT
-        source,
-        target
-    FROM steps
-    WHERE position = 0
-"""
-
 _WAITING = """
     SELECT
         state,
@@ -192,7 +184,6 @@ class LedgerReader:
         self.manager_kind = meta["manager"]
         """Whose ledger it is: ``handoff`` or ``endpoint``."""
         self.algorithm = cast(Algorithm | None, meta.get("algorithm"))
-        self._arrived, self._delivered = connection.execute(_ARRIVALS_AND_DELIVERIES).fetchone()
 
     @classmethod
     def open(
@@ -266,13 +257,12 @@ class LedgerReader:
         """The file that has waited longest, of all that are not settled."""
         return next(iter(self.waits()), None)
 
-    def rates(self, *, now_ms: int, windows: Sequence[int] = (60, 300, 900)) -> dict[str, Rate]:
-        """What the first step completed (deliveries, say), by window: ``1m``, ``5m``, ``15m``."""
-        return self._rates(self._delivered, now_ms, windows)
-
-    def arrivals(self, *, now_ms: int, windows: Sequence[int] = (60, 300, 900)) -> dict[str, Rate]:
-        """What was found, by window."""
-        return self._rates(self._arrived, now_ms, windows)
+    def rates(self, state: str, *, now_ms: int, windows: Sequence[int] = (60, 300, 900)) -> dict[str, Rate]:
+        """What has come into a state, by window: ``1m``, ``5m``, ``15m``."""
+        with self._reading():
+            return {
+                f"{window // 60}m": Rate(*pace(self._connection, state, window, now_ms)) for window in windows
+            }
 
     def failures(self, limit: int = 20) -> tuple[FailureGroup, ...]:
         """What is in trouble, grouped by cause, the largest groups first."""
@@ -321,12 +311,6 @@ class LedgerReader:
         """Every version of a path, newest first."""
         with self.snapshot():
             return stories(self._connection, path)
-
-    def _rates(self, state: str, now_ms: int, windows: Sequence[int]) -> dict[str, Rate]:
-        with self._reading():
-            return {
-                f"{window // 60}m": Rate(*pace(self._connection, state, window, now_ms)) for window in windows
-            }
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

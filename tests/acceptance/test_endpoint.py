@@ -138,6 +138,8 @@ def test_a_repeated_delivery_is_a_duplicate_and_goes(archive: Archive) -> None:
     assert_archived(archive, content)
     assert files_below(archive.buffer) == {}
     assert archive.notes() == []
+    checked = json.loads(archive.command("check", archive.config, "--json").stdout)["results"]
+    assert [result["status"] for result in checked if result["name"] == "failures"] == ["OK"]
 
 
 def test_a_duplicate_may_be_kept(archive: Archive) -> None:
@@ -257,6 +259,7 @@ def test_status_history_and_validate_know_the_endpoint(archive: Archive) -> None
     assert archive.once() == 0
     told = archive.status()
     assert told["states"]["ingested"] == {"files": 1, "bytes": 5}
+    assert told["rates"]["1m"]["files"] == 1
     assert set(told["disk"]) >= {"buffer", "storage", "ledger"}
     history = json.loads(archive.command("history", archive.config, "a.dat", "--json").stdout)
     assert history["versions"][0]["state"] == "ingested"

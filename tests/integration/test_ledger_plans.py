@@ -90,8 +90,7 @@ def ask_every_question(reader: LedgerReader) -> None:
     """Questions that run every statement of the reader."""
     reader.totals()
     reader.waits()
-    reader.rates(now_ms=NOW)
-    reader.arrivals(now_ms=NOW)
+    reader.rates("delivered", now_ms=NOW)
     reader.failures()
     for group in reader.failures():
         reader.in_trouble(group.state, group.cause)

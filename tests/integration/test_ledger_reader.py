@@ -57,7 +57,7 @@ def test_a_new_ledger_has_an_answer_to_everything(ledger: Ledger, reader: Ledger
     assert (reader.id, reader.manager_kind, reader.algorithm) == (ledger.id, "handoff", None)
     assert (reader.totals(), reader.waits(), reader.failures(), reader.carrying()) == ((), (), (), ())
     assert (reader.oldest_waiting(), reader.manager(), reader.history(b"a")) == (None, None, ())
-    assert (reader.rates(now_ms=NOW), reader.arrivals(now_ms=NOW)) == (nothing, nothing)
+    assert (reader.rates("delivered", now_ms=NOW), reader.rates("found", now_ms=NOW)) == (nothing, nothing)
 
 
 def test_totals_are_those_of_the_writer(ledger: Ledger, reader: LedgerReader) -> None:
@@ -74,14 +74,14 @@ def test_rates_count_deliveries_within_their_windows(ledger: Ledger, reader: Led
         ledger.record([found(b"%d" % age), found(b"%d again" % age)], now_ms=now)
         carry(ledger, "light", now_ms=now)
     rates = {"1m": Rate(2, 20), "5m": Rate(4, 40), "15m": Rate(6, 60)}
-    assert (reader.rates(now_ms=NOW), reader.arrivals(now_ms=NOW)) == (rates, rates)
-    assert reader.rates(now_ms=NOW, windows=[3600]) == {"60m": Rate(8, 80)}
-    assert reader.rates(now_ms=NOW + 3_600_000)["15m"] == Rate(0, 0)
+    assert (reader.rates("delivered", now_ms=NOW), reader.rates("found", now_ms=NOW)) == (rates, rates)
+    assert reader.rates("delivered", now_ms=NOW, windows=[3600]) == {"60m": Rate(8, 80)}
+    assert reader.rates("delivered", now_ms=NOW + 3_600_000)["15m"] == Rate(0, 0)
 
 
 def test_a_clock_that_was_set_back_does_not_count_the_future(ledger: Ledger, reader: LedgerReader) -> None:
     ledger.record([found()], now_ms=NOW + 7_200_000)
-    assert reader.arrivals(now_ms=NOW)["15m"] == Rate(0, 0)
+    assert reader.rates("found", now_ms=NOW)["15m"] == Rate(0, 0)
 
 
 def test_what_has_waited_longest_is_told_with_its_reason(ledger: Ledger, reader: LedgerReader) -> None:

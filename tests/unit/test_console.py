@@ -41,6 +41,7 @@ STATUS = Status(
         StateCount("vanished", 0, 0, "aside"),
     ),
     oldest_waiting=742.0,
+    goal="delivered",
     rates=(Delivered("1m", 60, 720, 1_200_000_000), Delivered("5m", 300, 0, 0)),
     loads=(
         Load(0, "sending", "send", b"raw/AT_O_20261125_000123.fits", 500, 120_000_000, 60_000_000, 6.0),

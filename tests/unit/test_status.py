@@ -101,6 +101,7 @@ def test_the_status_of_a_running_manager_is_whole(ledger_path: Path, scene: Scen
             StateCount("vanished", 0, 0, "aside"),
         ),
         oldest_waiting=120.0,
+        goal="delivered",
         rates=(Delivered("1m", 60, 1, 100), Delivered("5m", 300, 1, 100), Delivered("15m", 900, 1, 100)),
         loads=(Load(3, "sending", "send", b"c", 1, 300, 150, 2.0),),
         troubles=(Trouble("failed", "permission denied", 1, b"b", "b can't be read", NOW + 50_000, HINT),),
