@@ -61,7 +61,7 @@ class Premises:
             catalogue=config.catalogue,
             catalogue_config=config.catalogue_config,
             timeout=ingester.timeout,
-            grounds=tuple(Ground.under(path) for path in (buffer, storage) if path is not None),
+            grounds=tuple(Ground.under(path) for path in (buffer, storage, staging) if path is not None),
         )
 
     @property

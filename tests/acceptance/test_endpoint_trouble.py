@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive import Archive
-from tests.loopback import files_below
+from tests.archive import Archive, line
+from tests.loopback import files_below, write_file
 from tests.runs import Run, counts, eventually, rows
 from tests.troubles import disk, fill, mount, own_mounts, unmount
 
@@ -129,6 +129,19 @@ def test_a_storage_that_is_not_mounted_any_more_is_waited_for(archive: Archive) 
         with disk(archive.storage, "size=8m"):
             assert_spared(archive, {b"a.dat": b"light"})
             assert manager.stop() == 0
+
+
+def test_without_the_directory_of_the_notes_nothing_is_taken_for_a_file_without_one(archive: Archive) -> None:
+    away = archive.staging.with_name("away")
+    with Run(archive) as manager:
+        eventually(lambda: rows(archive, "SELECT * FROM manager"))
+        archive.note("batch-0", line(b"a.dat", b"light"))
+        archive.staging.rename(away)
+        write_file(archive.buffer, b"a.dat", b"altered")
+        assert "staging is not there" in eventually(lambda: paused(archive))
+        away.rename(archive.staging)
+        eventually(lambda: counts(archive) == {"rejected": 1}, within=60)
+        assert manager.stop() == 0
 
 
 def test_a_buffer_that_somebody_else_cleans_ends_nothing(archive: Archive) -> None:
