@@ -71,7 +71,7 @@ class SqliteCatalogue:
     they are. `patience`, in seconds, is for others who have it locked.
     """
 
-    def __init__(self, config: Mapping[str, object], *, patience: float = 30.0) -> None:
+    def __init__(self, config: Mapping[str, object], *, patience: float = 5.0) -> None:
         for key in config.keys() - {"path", "cards"}:
             near = get_close_matches(key, ("path", "cards"), n=1)
             raise ValueError(f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else ""))
