@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from common.config.document import Document, Key
 from common.config.loading import load as load_model
 from common.config.loading import rendered
-from common.config.origin import Origin, ledger_path, local_path
+from common.config.origin import Origin, ledger_path, local_path, plain_text
 from common.config.places import intrusions
 from common.config.sections import (
     DatabaseConfig,
@@ -93,8 +93,20 @@ class ImportConfig(Section):
     """Its name there."""
 
 
+def null_by_name(value: object) -> object:
+    """What YAML takes for nothing is the catalogue of that name."""
+    return "null" if value is None else value
+
+
 def _catalogue(value: object) -> object:
-    return ImportConfig.model_validate(value) if isinstance(value, dict) else value
+    match null_by_name(value):
+        case str() as name:
+            return plain_text(name)
+        case {"import": str(), "name": str(), **others} if not others:
+            return ImportConfig.model_validate(value)
+        case ImportConfig():
+            return value
+    raise ValueError("must be the name of a catalogue, or {import: module, name: Class}")
 
 
 class IngesterConfig(Section):

@@ -25,6 +25,7 @@ from endpoint.config import (
     ImportConfig,
     IngesterConfig,
     endangered,
+    null_by_name,
 )
 from endpoint.config import load as load_own
 
@@ -121,7 +122,7 @@ class OodsIngester(Section):
     butler: OodsButler | None = Field(default=None, validate_default=True)
     batch_size: BatchSize | None = Field(default=None, alias="batchSize")
     scan_interval: Interval | None = Field(default=None, alias="scanInterval")
-    catalogue: Text | None = None
+    catalogue: Annotated[Text | None, BeforeValidator(null_by_name)] = None
     """One of ours instead of `butler`; the files stay in the buffer then."""
     config: Annotated[dict[str, object], BeforeValidator(typed)] = Field(default_factory=dict)
     """Its configuration."""

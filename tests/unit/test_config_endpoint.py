@@ -1,0 +1,43 @@
+"""The endpoint manager's configuration: what the catalogue may be called."""
+
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from endpoint.config import EndpointConfig, effective
+from endpoint.oods import load
+
+
+def loaded(directory: Path, catalogue: str) -> EndpointConfig:
+    """A configuration with this catalogue."""
+    path = directory / "endpoint.yaml"
+    path.write_text(f"endpoint: {{buffer: /b, storage: /s}}\ningester: {{catalogue: {catalogue}}}\n")
+    return load(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("sqlite", "sqlite"),
+        ("null", "null"),
+        ("'null'", "null"),
+        ("~", "null"),
+        ("'our.module:Catalogue'", "our.module:Catalogue"),
+        ("{import: our.module, name: Catalogue}", {"import": "our.module", "name": "Catalogue"}),
+    ],
+)
+def test_a_catalogue_is_named_in_any_of_its_ways(written: str, meant: object, tmp_path: Path) -> None:
+    config = loaded(tmp_path, written)
+    assert config.catalogue == meant
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(effective(config))
+    assert load(shown).catalogue == meant
+
+
+@pytest.mark.parametrize("written", ["[sqlite]", "{import: our.module}", "{import: a, name: B, too: much}"])
+def test_what_names_no_catalogue_is_told_in_one_line(written: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        loaded(tmp_path, written)
+    told = "2: ingester.catalogue: must be the name of a catalogue, or {import: module, name: Class}"
+    assert error.value.message == f"{tmp_path / 'endpoint.yaml'}:{told}"
