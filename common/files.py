@@ -68,13 +68,13 @@ class Hashing:
     _AHEAD = 4 << 20
 
     def __init__(self, path: bytes, algorithm: Algorithm) -> None:
-        self._path = path
+        self.path = path
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
         self._fence: Fence | None = None
 
-    def __iter__(self) -> Iterator[int]:
-        """Hash two megabytes, which takes a millisecond or two; gives how many bytes it were.
+    def __iter__(self) -> Iterator[memoryview]:
+        """Hash two megabytes, which takes a millisecond or two; gives them, until the next step.
 
         Raises
         ------
@@ -83,7 +83,7 @@ class Hashing:
         OSError
             It can't be read.
         """
-        with _open_regular(self._path) as file:
+        with _open_regular(self.path) as file:
             self._fence = Fence.of(os.fstat(file.fileno()))
             buffer = memoryview(bytearray(min(self._STEP, self._fence.size + 1)))
             done = 0
@@ -93,13 +93,13 @@ class Hashing:
                     # The disk reads on while this is hashed; by itself the kernel is 128 kB ahead.
                     os.posix_fadvise(file.fileno(), done, self._AHEAD, os.POSIX_FADV_WILLNEED)
                 self._hash.update(buffer[:count])
-                yield count
+                yield buffer[:count]
 
     @property
     def result(self) -> tuple[Checksum, Fence]:
         """The checksum, and the fence of the bytes that were read."""
         if self._fence is None:
-            raise ValueError(f"{self._path!r} has not been hashed yet")
+            raise ValueError(f"{self.path!r} has not been hashed yet")
         return Checksum(self._algorithm, self._hash.hexdigest()), self._fence
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import DbbError, Failure, ProcessError, RemoteError, Scope
-from common.process import Argv, Background, Completed, lines_of, run
+from common.process import Argv, Background, Chunk, Completed, lines_of, run
 
 ENVIRONMENT = {"LC_ALL": "C"}
 """For every program whose messages are read: they are in English then, here and (with SendEnv) there."""
@@ -52,6 +52,16 @@ class Site:
     def target(self) -> str:
         """The host as rsync and scp want it before a colon."""
         return f"[{self.host}]" if ":" in self.host else self.host
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How a script at the endpoint ended, and what it printed."""
+
+    done: Completed
+    answer: bytes
+    failure: Failure | None = None
+    """Why it has not succeeded."""
 
 
 class Remote:
@@ -127,6 +137,7 @@ class Remote:
         argv: Argv,
         *,
         stdin: bytes = b"",
+        more: Callable[[], Iterable[Chunk]] = tuple,
         timeout: float | None = None,
         stall_timeout: float | None = None,
         on_progress: Callable[[int], None] | None = None,
@@ -135,7 +146,7 @@ class Remote:
         """Connect and run a program that uses `ssh_argv`; once more if the connection was lost over it.
 
         A connection that was closing, or was killed, is no news; only where it can't be made again
-        is there a failure. So the program must be one that can be repeated.
+        is there a failure. So the program must be one that can be repeated, and `more` begins anew.
 
         Raises
         ------
@@ -148,6 +159,7 @@ class Remote:
                 done = run(
                     argv,
                     stdin=stdin,
+                    more=more(),
                     timeout=timeout,
                     stall_timeout=stall_timeout,
                     on_progress=on_progress,
@@ -182,6 +194,30 @@ class Remote:
         RemoteError
             There is no connection (``CONNECTION``), or the script failed (``ENDPOINT``).
         """
+        said = self.try_script(
+            script, data, timeout=timeout, stall_timeout=stall_timeout, on_progress=on_progress
+        )
+        if said.failure is not None:
+            raise RemoteError(said.failure)
+        return said.answer
+
+    def try_script(
+        self,
+        script: str,
+        data: bytes = b"",
+        more: Callable[[], Iterable[Chunk]] = tuple,
+        *,
+        timeout: float | None = None,
+        stall_timeout: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> "Said":
+        """The same, for who wants to know how a script has failed; `more` follows `data`, and begins anew.
+
+        Raises
+        ------
+        RemoteError
+            There is no connection.
+        """
         mark = f"<dbb-{secrets.token_hex(8)}>".encode()
         whole = b"printf %s '" + mark + b"'\n" + os.fsencode(script)
         # `sh -s` would read ahead and run data as commands (dash does). This works under every login
@@ -190,14 +226,15 @@ class Remote:
         done = self.run(
             self._argv(command),
             stdin=whole + data,
+            more=more,
             timeout=timeout,
             stall_timeout=stall_timeout,
             on_progress=on_progress,
         )
         _, begun, answer = done.stdout.partition(mark)
         if done.exit_code == 0 and begun:
-            return answer
-        raise RemoteError(self.failure(done) or _script_failure(done, begun=bool(begun)))
+            return Said(done, answer)
+        return Said(done, answer, self.failure(done) or _script_failure(done, begun=bool(begun)))
 
     def failure(self, done: Completed) -> Failure | None:
         """The failure of the connection that ended a program of `run`; None if that was not it."""

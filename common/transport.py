@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from common.errors import Failure, ProcessError, RemoteError, Scope
+from common.files import Checksum
 from common.process import Completed, run
 from common.remote import (
     ENVIRONMENT,
@@ -64,6 +65,8 @@ class Sent:
     """Of the transfer. Scope ``FILE``: it is the reason for those that have not arrived, but others
     may have. Any other scope: something else than the files has to change first."""
     exit_code: int | None = None
+    checksums: Mapping[bytes, Checksum] = field(default_factory=dict)
+    """Of files that were hashed as they were sent."""
     bytes: int = 0
     """That went out, as well as that can be known."""
 
@@ -78,6 +81,11 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def hashes(self) -> bool:
+        """Whether it hashes what it sends, so that nobody else need read it."""
+        ...
 
     def send(
         self,
@@ -100,7 +108,8 @@ class Transport(Protocol):
             An absolute path whose last part is a plain name of ours, in a directory that is there.
             It is made if need be; what an earlier, broken attempt left in it does no harm.
         meanwhile
-            Work that may go on beside the command, step by step, and may be left unfinished.
+            Work that may go on beside the command, step by step, and may be left unfinished; there is
+            none for a transport that hashes.
 
         Returns
         -------
@@ -122,6 +131,7 @@ class Rsync:
     """
 
     name = "rsync"
+    hashes = False
 
     def __init__(self, remote: Remote, limits: Limits, *, unchecked: bool = False) -> None:
         self._remote, self._limits, self._unchecked = remote, limits, unchecked
@@ -135,7 +145,7 @@ class Rsync:
         progress: Progress | None = None,
         meanwhile: Iterator[object] | None = None,
     ) -> Sent:
-        batch = _Batch(root, paths)
+        batch = Consignment(root, paths)
         if not batch.good:
             return batch.sent()
         # Without "./" rsync takes "#name" and ";name" for comments.
@@ -185,7 +195,7 @@ class Rsync:
             return None
         lines = done.stderr_lines
         return (
-            _broken_off(done)
+            broken_off(done)
             or self._remote.failure(done)
             or recognise(_RSYNC_SYMPTOMS, Scope.ENDPOINT, lines)
             or endpoint_failure(line for line in lines if _RSYNC_FAR.search(line))
@@ -197,6 +207,7 @@ class Scp:
     """One scp for the batch: of a tree of symbolic links to its files, which scp follows."""
 
     name = "scp"
+    hashes = False
 
     def __init__(self, remote: Remote, limits: Limits) -> None:
         self._remote, self._limits = remote, limits
@@ -210,7 +221,7 @@ class Scp:
         progress: Progress | None = None,
         meanwhile: Iterator[object] | None = None,
     ) -> Sent:
-        batch = _Batch(root, paths)
+        batch = Consignment(root, paths)
         if not batch.good:
             return batch.sent()
         parent, name = os.path.split(dest)
@@ -250,12 +261,12 @@ class Scp:
             return None
         far = [line for line in done.stderr_lines if not _SCP_NEAR.search(line)]
         return (
-            _broken_off(done)
+            broken_off(done)
             or recognise(_SCP_SYMPTOMS, Scope.ENDPOINT, far)
             or self._remote.failure(done)
             or connection_failure(far)
             or endpoint_failure(far)
-            or _incomplete(done.stderr_lines)
+            or incomplete(done.stderr_lines)
         )
 
 
@@ -270,6 +281,7 @@ class Command:
     """
 
     name = "commands"
+    hashes = False
 
     def __init__(self, template: str, remote: Remote, limits: Limits) -> None:
         self._words = split_template(template)
@@ -284,7 +296,7 @@ class Command:
         progress: Progress | None = None,
         meanwhile: Iterator[object] | None = None,
     ) -> Sent:
-        batch = _Batch(root, paths)
+        batch = Consignment(root, paths)
         if not batch.good:
             return batch.sent()
         groups = _by_directory(batch.good)
@@ -305,7 +317,7 @@ class Command:
         )
 
     def _carry_all(
-        self, batch: "_Batch", groups: list[list[bytes]], dest: bytes, progress: Progress | None
+        self, batch: "Consignment", groups: list[list[bytes]], dest: bytes, progress: Progress | None
     ) -> Sent:
         gone = 0
         first: Failure | None = None
@@ -314,7 +326,7 @@ class Command:
                 done = self._carry(batch.root, share, b"%s/%d" % (dest, number), progress, gone)
                 failure = self._failure(done)
                 if failure is None:
-                    gone += sum(batch.sizes[path] for path in share)
+                    gone += sum(batch.statuses[path].st_size for path in share)
                 elif failure.scope is not Scope.FILE:
                     return batch.sent(done, failure=failure)
                 elif len(share) == 1:
@@ -363,7 +375,7 @@ class Command:
         full = [line for line in done.stderr_lines if _WRITING_FAILED.search(line)]
         reason = done.last_words or f"exit code {done.exit_code}"
         return (
-            _broken_off(done)
+            broken_off(done)
             or connection_failure(done.stderr_lines)
             or endpoint_failure(full)
             or Failure(Scope.FILE, "transfer command failed", reason)
@@ -422,13 +434,15 @@ _SCP_SYMPTOMS = (
 )
 
 
-class _Batch:
+class Consignment:
     """The files of one transfer: those that can be sent, and why the others can't."""
 
     def __init__(self, root: bytes, paths: Sequence[bytes]) -> None:
         self.root = root
-        self.sizes: dict[bytes, int] = {}
+        self.statuses: dict[bytes, os.stat_result] = {}
         self.failures: dict[bytes, Failure] = {}
+        self.checksums: dict[bytes, Checksum] = {}
+        """Of the files that were hashed as they were sent."""
         self.directories: tuple[bytes, ...] | None = None
         """For the numbered layout."""
         for path in paths:
@@ -436,13 +450,13 @@ class _Batch:
 
     @property
     def good(self) -> list[bytes]:
-        return list(self.sizes)
+        return list(self.statuses)
 
     def sent(
         self, done: Completed | None = None, *, failure: Failure | None = None, gone: int | None = None
     ) -> Sent:
         """The answer; after a failure every file is looked at again."""
-        total = sum(self.sizes.values()) if gone is None else gone
+        total = sum(status.st_size for status in self.statuses.values()) if gone is None else gone
         if failure is not None:
             for path in self.good:
                 self._look(path)
@@ -453,27 +467,27 @@ class _Batch:
             failure=failure,
             exit_code=done.exit_code if done else None,
             bytes=total if failure is None or gone is not None else 0,
+            checksums=self.checksums,
         )
 
     def _look(self, path: bytes) -> None:
         whole = os.path.join(self.root, path)
-        self.sizes.pop(path, None)
+        self.statuses.pop(path, None)
         try:
             status = os.lstat(whole)
         except OSError as error:
-            cause = "file vanished" if isinstance(error, FileNotFoundError) else "file unreadable"
-            self.failures[path] = _of_file(cause, whole, error.strerror)
+            self.failures[path] = unreadable(whole, error)
             return
         if not stat.S_ISREG(status.st_mode):
             self.failures[path] = _of_file("not a regular file", whole, "it is something else now")
         elif not os.access(whole, os.R_OK, effective_ids=True):
             self.failures[path] = _of_file("file unreadable", whole, "no permission to read it")
         else:
-            self.sizes[path] = status.st_size
+            self.statuses[path] = status
 
 
 @contextmanager
-def _tree_of_links(runtime: bytes, name: bytes, batch: _Batch) -> Iterator[bytes]:
+def _tree_of_links(runtime: bytes, name: bytes, batch: Consignment) -> Iterator[bytes]:
     """A directory of that name whose files are symbolic links to those of the batch."""
     above = tempfile.mkdtemp(prefix=b"scp-", dir=runtime)
     tree = os.path.join(above, name)
@@ -495,12 +509,18 @@ def _by_directory(paths: Sequence[bytes]) -> dict[bytes, list[bytes]]:
     return groups
 
 
+def unreadable(path: bytes, error: OSError) -> Failure:
+    """The failure of a file of the batch that can't be read, or is not there."""
+    cause = "file vanished" if isinstance(error, FileNotFoundError) else "file unreadable"
+    return _of_file(cause, path, error.strerror)
+
+
 def _of_file(cause: str, path: bytes, reason: str | None) -> Failure:
     shown = path.decode(errors="backslashreplace")
     return Failure(Scope.FILE, cause, f"{shown}: {reason}")
 
 
-def _broken_off(done: Completed) -> Failure | None:
+def broken_off(done: Completed) -> Failure | None:
     """The failure of a command that did not end by itself."""
     if done.ended == "stalled":
         return stalled(done)
@@ -512,7 +532,7 @@ def _broken_off(done: Completed) -> Failure | None:
     return None
 
 
-def _incomplete(lines: Sequence[str]) -> Failure:
+def incomplete(lines: Sequence[str]) -> Failure:
     """Files of the batch are to blame, or nobody knows: what arrived is seen at the endpoint."""
     return Failure(Scope.FILE, "transfer incomplete", next(iter(lines), "and nothing was said"))
 
@@ -521,7 +541,7 @@ def _rsync_failure(code: int, lines: Sequence[str], *, connected: bool) -> Failu
     """By rsync's exit code (rsync(1), EXIT VALUES) and by which of its processes had the trouble."""
     reason = next((line for line in lines if line.startswith("rsync: ")), "") or f"rsync ended with {code}"
     if code in _RSYNC_PARTIAL:
-        return _incomplete([reason])
+        return incomplete([reason])
     if code in _RSYNC_CONNECTION and not connected:
         return Failure(Scope.CONNECTION, "connection lost", reason, "look at the network between the sites")
     far = code in _RSYNC_CONNECTION or code == _RSYNC_FILE_IO or code > 128
@@ -529,7 +549,7 @@ def _rsync_failure(code: int, lines: Sequence[str], *, connected: bool) -> Failu
         return Failure(Scope.ENDPOINT, "rsync failed at the endpoint", reason)
     if code in _RSYNC_NEAR:
         return Failure(Scope.HANDOFF, "rsync failed", reason, "look at rsync's version and its environment")
-    return _incomplete([reason])
+    return incomplete([reason])
 
 
 def _rsh_word(word: str) -> str:

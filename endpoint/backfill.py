@@ -179,8 +179,8 @@ class Backfill:
         path = os.path.join(self._storage, file.path)
         hashing = Hashing(path, algorithm)
         self.tally.hashing = 0
-        for count in hashing:
-            self.tally.hashing += count
+        for chunk in hashing:
+            self.tally.hashing += len(chunk)
             yield
         checksum, fence = hashing.result
         change = file.fence.change(fence) or fence.change(Fence.of(os.lstat(path)))

@@ -83,7 +83,7 @@ class EndpointConfig(Section):
     buffer: RemotePath
     """Where files appear, whole, under the same relative path as here."""
     transfer: Literal["auto", "rsync", "scp"] = "auto"
-    """`rsync`, `scp`, or `auto`: rsync where both ends have it, else scp."""
+    """`rsync`, `scp`, or `auto`: rsync where both ends have it, else scp; large files through ssh alone."""
     ssh: SshConfig = Field(default_factory=dict, validate_default=True)
     """How ssh connects."""
     notes: bool = True

@@ -16,10 +16,13 @@ from handoff.delivery import Delivery
 from handoff.holding import Holding
 from handoff.lifecycle import HOLD
 from handoff.route import Orders, Route
+from handoff.stream import Stream
 from handoff.survey import Survey, survey, version_in
 
 _RSYNC_UNCHECKED = (3, 2)
 """The first rsync that knows ``--checksum-choice=none`` (its NEWS)."""
+_STREAMED = 2_000_000
+"""Files of so many bytes on average, and more, take less time as a stream than by rsync (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +73,15 @@ class Courier:
         raise TypeError(f"no courier knows what to do with {task!r}")
 
     def _deliver(self, batch: Batch, orders: Orders) -> Report:
-        transport = self._transport(orders)
+        transport = self._transport(batch, orders)
         report = Delivery(self._route, self._remote, transport, batch, orders, self._tell).run()
         missing = self._missing_disk()
         return doubted(report, missing) if missing else report
 
-    def _transport(self, orders: Orders) -> Transport:
+    def _transport(self, batch: Batch, orders: Orders) -> Transport:
         limits = Limits(self._route.bandwidth, self._route.timeout, self._route.stall_timeout)
+        if self._route.streams and batch.bytes >= _STREAMED * len(batch.entries):
+            return Stream(self._remote, limits, orders.algorithm)
         if orders.transfer == "commands":
             assert self._route.transfer_template is not None
             return Command(self._route.transfer_template, self._remote, limits)

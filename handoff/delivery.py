@@ -24,7 +24,8 @@ from handoff.visit import Expected, Result, ask, place
 
 _GONE = "left the buffer"
 _BIG = 32 << 20
-"""From so many bytes on a file is hashed while it is sent; below, hashing first warms the page cache."""
+"""From so many bytes on a file is hashed beside a transfer that reads it as well; below, hashing first
+warms the page cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Delivery:
         self._discard: list[bytes] = []
         """Paths that were sent, and are not to arrive."""
         self._checksums: dict[bytes, Checksum] = {}
-        self._big: list[Entry] = []
+        self._late: list[Entry] = []
         """Files that are hashed while they are sent."""
 
     def run(self) -> Report:
@@ -92,8 +93,8 @@ class Delivery:
     def _hash(self, algorithm: Algorithm) -> None:
         done = 0
         for entry in self._batch.entries:
-            if entry.fence.size >= _BIG and entry.claims == 1:
-                self._big.append(entry)
+            if entry.claims == 1 and (self._transport.hashes or entry.fence.size >= _BIG):
+                self._late.append(entry)
                 self._open[entry.path] = entry
                 continue
             source = os.path.join(self._route.buffer, entry.path)
@@ -109,8 +110,10 @@ class Delivery:
             done += entry.fence.size
             self._tell("hash", done)
 
-    def _hash_big(self) -> Iterator[None]:
-        for entry in self._big:
+    def _hash_late(self) -> Iterator[None]:
+        for entry in self._late:
+            if entry.path in self._checksums:
+                continue
             try:
                 hashing = Hashing(os.path.join(self._route.buffer, entry.path), self._orders.algorithm)
                 for _ in hashing:
@@ -143,15 +146,16 @@ class Delivery:
     def _send(self) -> Sent | None:
         if not self._open:
             return None
-        hashing = self._hash_big()
+        hashing = self._hash_late()
         with self._phase("send"):
             sent = self._transport.send(
                 self._route.buffer,
                 list(self._open),
                 os.path.join(self._route.staging, self._name),
                 progress=lambda count: self._tell("send", count),
-                meanwhile=hashing if self._big else None,
+                meanwhile=hashing if self._late and not self._transport.hashes else None,
             )
+            self._checksums = {**sent.checksums, **self._checksums}
             if sent.failure is None or sent.failure.scope is Scope.FILE:
                 for _ in hashing:
                     self._tell("hash", sent.bytes)

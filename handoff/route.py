@@ -37,6 +37,8 @@ class Route:
     grounds: tuple[Ground, ...] = ()
     """What buffer and holding lie on, which must stay there."""
     notes: bool = True
+    streams: bool = False
+    """Whether large files may go as a stream instead of by what the orders say."""
     transfer_template: str | None = None
     bandwidth: int | None = None
     """Bytes a second for one worker."""
@@ -57,6 +59,7 @@ class Route:
             staging=os.fsencode(endpoint.staging),
             endpoint_buffer=os.fsencode(endpoint.buffer),
             notes=endpoint.notes,
+            streams=endpoint.transfer == "auto" and not endpoint.commands.transfer,
             transfer_template=endpoint.commands.transfer,
             # Every worker has an equal share, so that all together stay within the limit.
             bandwidth=round(general.bandwidth / general.num_threads) if general.bandwidth else None,

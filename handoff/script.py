@@ -1,7 +1,7 @@
 """The shell scripts beside this module: what they are told, how they are run, how their answer reads."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import pairwise
@@ -181,6 +181,7 @@ _PLACES = {
     b"buffer": "the endpoint's buffer can't be entered",
     b"note": "the delivery note can't be written into the endpoint's staging",
     b"flush": "the endpoint could not make it durable",
+    b"staging": "the endpoint's staging can't be written",
     b"input": "the endpoint's script could not read all of its input",
 }
 
@@ -195,17 +196,23 @@ def run_script(
     RemoteError
         The endpoint could not be asked, or something is wrong with the whole visit.
     """
-    data = bytes(definitions)
-    package = files("handoff")
-    script = "".join(package.joinpath(part).read_text() for part in ("visit.sh", name))
+    program, data = script(name, definitions)
     output = remote.run_script(
-        f"size={len(data)}\n{script}",
+        program,
         data + text + b"end\n",
         timeout=patience.timeout,
         stall_timeout=patience.stall_timeout,
         on_progress=patience.on_progress,
     )
     return Answer.read(output)
+
+
+def script(name: str, definitions: Definitions) -> tuple[str, bytes]:
+    """One of the scripts, and the definitions as it reads them from the beginning of its input."""
+    data = bytes(definitions)
+    package = files("handoff")
+    text = "".join(package.joinpath(part).read_text() for part in ("visit.sh", name))
+    return f"size={len(data)}\n{text}", data
 
 
 def whole_failure(message: bytes, what: str) -> Failure:
@@ -253,3 +260,17 @@ def batch_name(name: bytes) -> bytes:
     if not re.fullmatch(rb"batch-[0-9a-f]{16}-[A-Za-z0-9]+", name):
         raise ValueError(f"not the name of a batch: {name!r}")
     return name
+
+
+def parents(path: bytes) -> Iterator[bytes]:
+    """The directories that a path goes through, outer ones first."""
+    at = path.find(b"/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find(b"/", at + 1)
+
+
+def ancestors(paths: Iterable[bytes]) -> tuple[bytes, ...]:
+    """All directories that the paths go through, outer ones before inner ones."""
+    every = {parent for path in paths for parent in parents(path)}
+    return tuple(sorted(every, key=lambda directory: (directory.count(b"/"), directory)))

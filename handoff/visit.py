@@ -4,7 +4,7 @@ The work is done over there by place.sh, a few processes for a whole batch; here
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,8 +20,10 @@ from handoff.script import (
     Definitions,
     Patience,
     absolute,
+    ancestors,
     batch_name,
     file_failure,
+    parents,
     plain_path,
     run_script,
     whole_failure,
@@ -207,7 +209,7 @@ class _Order:
             is_lone = singly or is_odd or file.size >= _LARGE or len(every) == 1
             (self._lone if is_lone else self._bulk).append(file)
         self.files = (*self._bulk, *self._lone)
-        self.directories = _directories(self.files)
+        self.directories = ancestors(file.path for file in self.files)
 
     def definitions(self) -> Definitions:
         digests = [file.checksum.digest for file in self._bulk]
@@ -337,7 +339,7 @@ class _Placing:
         there = list(zip(order.files, answer.one("names").decode(), strict=True))
         digests = order.digests(answer, [file for file, kind in there if kind == "f"])
         for file, kind in there:
-            block = next((parent for parent in _parents(file.path) if parent in blocks), None)
+            block = next((parent for parent in parents(file.path) if parent in blocks), None)
             if block is not None:
                 self._fail(file.path, _IN_THE_WAY, f": {_KINDS[blocks[block]]}, {shown(block)}")
             elif kind == "f":
@@ -431,25 +433,11 @@ def _not_placed(path: bytes, answer: Answer) -> Result:
     """The result of a file that could not be linked, from what the programs said."""
     lines = [line for line in answer.one("why").splitlines() if b": warning: " not in line]
     about = [line for line in lines if path in line]
-    parents = [line for line in lines if any(b"'./" + parent + b"'" in line for parent in _parents(path))]
-    message = next(iter([*about, *parents, *lines[-1:]]), b"")
+    above = [line for line in lines if any(b"'./" + parent + b"'" in line for parent in parents(path))]
+    message = next(iter([*about, *above, *lines[-1:]]), b"")
     what = f"{shown(path)}: it could not be put into the endpoint's buffer"
     failure = whole_failure(message, what) if "unwritable" in answer else file_failure(message, what)
     return Result(path, "failed", failure.reason, None, failure)
-
-
-def _parents(path: bytes) -> Iterator[bytes]:
-    """The directories that a path goes through, outer ones first."""
-    at = path.find(b"/")
-    while at >= 0:
-        yield path[:at]
-        at = path.find(b"/", at + 1)
-
-
-def _directories(expected: Iterable[Expected]) -> tuple[bytes, ...]:
-    """All directories that the files go through, outer ones before inner ones."""
-    every = {parent for file in expected for parent in _parents(file.path)}
-    return tuple(sorted(every, key=lambda directory: (directory.count(b"/"), directory)))
 
 
 def _moves(directories: Sequence[bytes]) -> list[bytes]:

@@ -3,11 +3,12 @@
 import os
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.loopback import Sites, files_below, write_file
-from tests.runs import Run, counts, eventually, rows, states
+from tests.runs import Run, counts, eventually, rows, stand_in, states
 from tests.troubles import carry_all
 
 
@@ -30,6 +31,22 @@ def test_all_workers_together_stay_within_the_bandwidth(sites: Sites, transfer: 
     [(first, last)] = rows(sites, query)
     assert 9_000_000 / (last - first) * 1000 < 3_000_000 * 1.2
     assert len(rows(sites, "SELECT DISTINCT worker FROM batches WHERE step = 'sending'")) == 3
+
+
+@pytest.mark.parametrize(("transfer", "left"), [("auto", 1), ("rsync", 2)])
+def test_large_files_need_no_rsync_unless_it_is_asked_for(
+    sites: Sites, tmp_path: Path, transfer: str, left: int
+) -> None:
+    environment = stand_in(tmp_path / "bin", "rsync", "echo no >&2; exit 1")
+    general = {"chunk_size": 1, "retry": {"attempts": 1}}
+    sites.write_config(endpoint={"transfer": transfer}, general=general)
+    large = os.urandom(3_000_000)
+    write_file(sites.buffer, b"large.fits", large)
+    write_file(sites.buffer, b"small.fits", b"light")
+    with Run(sites, env=environment) as manager:
+        eventually(lambda: "rsync failed" in manager.said)
+        eventually(lambda: len(files_below(sites.buffer)) == left)
+    assert files_below(sites.holding) == ({b"large.fits": large} if left == 1 else {})
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])

