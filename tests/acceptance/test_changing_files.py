@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.process import Background
 from tests.loopback import Sites, Sshd, files_below, write_file
 from tests.runs import Run, counts, digests, eventually, holding_elsewhere, leftovers, rows, stand_in, states
 
@@ -68,24 +69,18 @@ def test_a_file_that_changes_on_its_way_is_told_as_that_and_delays_nobody(
     }
 
 
+@pytest.mark.parametrize("transfer", ["auto", "rsync"])
 @pytest.mark.parametrize("name", ["vanish", "grow", "replace"])
 def test_a_big_file_that_changes_while_it_is_hashed_and_sent_is_told_as_that(
-    sites: Sites, tmp_path: Path, name: str
+    sites: Sites, name: str, transfer: str
 ) -> None:
     change, told = _CHANGES[name]
-    buffer = shlex.quote(str(sites.buffer))
     staged = f"{shlex.quote(str(sites.staging))}/batch-*/{name}"
-    script = f"""exec 3<&0
-    "$real" "$@" <&3 &
-    if mkdir {tmp_path}/changed 2>/dev/null; then
-      until [ -s {staged} ]; do sleep 0.01; done
-      cd {buffer} && {change}
-    fi
-    wait $!"""
-    sites.write_config(general={"bandwidth": "100MB/s", "num_threads": 1})
+    watch = f"until [ -s {staged} ]; do sleep 0.01; done; cd {shlex.quote(str(sites.buffer))} && {change}"
+    sites.write_config(endpoint={"transfer": transfer}, general={"bandwidth": "100MB/s", "num_threads": 1})
     content = os.urandom(40_000_000)
     write_file(sites.buffer, name.encode(), content)
-    with Run(sites, "--once", env=stand_in(tmp_path / "bin", "rsync", script)) as run:
+    with Background(["sh", "-c", watch]), Run(sites, "--once") as run:
         assert run.process.wait(30) == 0, run.said
     after = {"vanish": {}, "grow": {b"grow": content + b"more"}, "replace": {b"replace": b"another file"}}[
         name
