@@ -4,8 +4,9 @@ import os
 import shlex
 import signal
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.loopback import Sites, Sshd, files_below, write_file
 from tests.runs import Run, assert_delivered_once, counts, digests, eventually, holding_elsewhere, stand_in
 
 _FILES = {b"night/1.fits": os.urandom(700_000), b"a 'b'\n.fits": os.urandom(20_000), b"empty": b""}
+_LARGE = {b"night/1.fits": os.urandom(5_000_000), b"a 'b'\n.fits": os.urandom(2_000_000)}
 
 # Kills the manager, whose number is in a file, the first time that it is called.
 _STRIKE = """
@@ -37,6 +39,7 @@ class Point:
     """Whether it stands in for the endpoint's program, which goes on when the manager is dead."""
     state: str = "sending"
     placed: bool = False
+    files: Mapping[bytes, bytes] = field(default_factory=lambda: _FILES)
 
 
 _POINTS = {
@@ -54,6 +57,13 @@ _POINTS = {
         "$real" "$@" <&3 &
         until [ "$(find "$directory/endpoint/staging" -type f -size +0)" ]; do sleep 0.01; done
         strike; wait""",
+    ),
+    "half streamed": Point(
+        "dd",
+        """case $1 in bs=*) [ -e "$directory/struck" ] || head -c 500000; strike;; esac
+        exec "$real" "$@" """,
+        far=True,
+        files=_LARGE,
     ),
     "sent, not verified": Point("rsync", '"$real" "$@"; code=$?; strike; exit $code'),
     "being verified": Point(
@@ -79,16 +89,16 @@ def test_a_manager_that_is_killed_while_it_delivers_is_resumed(tmp_path: Path, n
     with Sshd(tmp_path / "sshd", environment=environment if point.far else None) as sshd:
         sites = Sites(directory, sshd)
         sites.write_config(general={"bandwidth": "2MB/s"})
-        for path, content in _FILES.items():
+        for path, content in point.files.items():
             write_file(sites.buffer, path, content)
         with Run(sites, env=None if point.far else environment) as run:
             (directory / "pid").write_text(str(run.process.pid))
             assert eventually(run.process.poll) == -signal.SIGKILL, run.said
-        assert counts(sites) == {point.state: len(_FILES)}
-        assert files_below(sites.endpoint_buffer) == (_FILES if point.placed else {})
+        assert counts(sites) == {point.state: len(point.files)}
+        assert files_below(sites.endpoint_buffer) == (point.files if point.placed else {})
         assert files_below(sites.holding) == {}
         _resume(sites)
-        assert_delivered_once(sites, _FILES)
+        assert_delivered_once(sites, point.files)
 
 
 def test_a_killed_ssh_is_tried_again_and_the_endpoint_is_not_blamed(sites: Sites, tmp_path: Path) -> None:
