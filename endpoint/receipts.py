@@ -61,13 +61,16 @@ class Receipts:
         return told + self._known(duplicates)
 
     def _known(self, duplicates: Iterable[tuple[bytes, Checksum]]) -> list[tuple[bytes, Checksum, str]]:
+        """What is in storage under these names, by the digests that came; they may be of another kind."""
         wanted = dict.fromkeys(duplicates)
         versions = self._ledger.versions([path for path, _ in wanted]) if wanted else {}
         return [
-            (path, version.checksum, version.state)
-            for path, known in versions.items()
-            for version in known
-            if version.checksum and (path, version.checksum) in wanted and version.state in _STATES
+            (path, checksum, version.state)
+            for path, checksum in wanted
+            for version in versions.get(path, ())
+            if version.state in _STATES
+            and version.checksum
+            and (version.checksum == checksum or version.checksum.algorithm != checksum.algorithm)
         ]
 
     def _place(self, name: bytes, receipts: Iterable[Receipt]) -> None:

@@ -115,6 +115,39 @@ def test_a_note_stays_until_all_that_it_names_is_there(archive: Archive) -> None
     assert archive.notes() == []
 
 
+def test_a_note_stays_until_what_it_names_has_got_past_a_conflict(archive: Archive) -> None:
+    """Verified once more by `retry`, a file needs its note once more."""
+    archive.write_config(endpoint={"require_note": True})
+    write_file(archive.storage, b"a.dat", b"other")
+    content = archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 3
+    assert archive.notes() == ["batch-0"]
+    (archive.storage / "a.dat").unlink()
+    assert archive.command("retry", archive.config, "a.dat").exit_code == 0
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert archive.notes() == []
+
+
+def test_a_rejected_file_is_taken_once_a_note_agrees_with_it(archive: Archive) -> None:
+    """What has that digest already is found there when it is delivered again, and only the note comes."""
+    content = archive.deliver({b"a.dat": b"light"}, digest="0" * 64)
+    assert archive.once() == 3
+    archive.note("batch-1", line(b"a.dat", b"light"))
+    assert archive.once() == 3
+    assert archive.command("retry", archive.config, "a.dat").exit_code == 0
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert archive.notes() == ["batch-0"]
+
+
+def test_many_small_notes_are_all_removed_by_a_manager_that_ends_at_once(archive: Archive) -> None:
+    for number in range(60):
+        archive.deliver({b"%d.dat" % number: b"%d" % number}, note=f"batch-{number}")
+    assert archive.once() == 0
+    assert archive.notes() == []
+
+
 def test_a_note_may_use_another_algorithm(archive: Archive) -> None:
     import hashlib
 
@@ -123,6 +156,19 @@ def test_a_note_may_use_another_algorithm(archive: Archive) -> None:
     assert archive.once() == 0
     assert_archived(archive, content)
     assert rows(archive, "SELECT algorithm FROM files") == [("blake2b",)]
+
+
+def test_a_duplicate_by_another_algorithm_is_accounted_for_and_told(archive: Archive) -> None:
+    import hashlib
+
+    content = archive.deliver({b"a.dat": b"light"}, note=None)
+    assert archive.once() == 0
+    archive.deliver(content, algorithm="blake2b", digest=hashlib.blake2b(b"light").hexdigest())
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert counts(archive) == {"ingested": 1, "duplicate": 1}
+    assert archive.notes() == []
+    assert [(told["algorithm"], told["state"]) for told in archive.receipts()] == [("blake2b", "ingested")]
 
 
 # Duplicates and conflicts
