@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from io import BytesIO
 from typing import Any, Protocol, cast
 
 from common.files import Algorithm, Checksum
@@ -16,6 +17,10 @@ from common.wording import json_moment, json_path
 _DIGITS = {"sha256": 64, "blake2b": 128}
 _STATES = ("stored", "ingested")
 _NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+_TOLD = 10
+"""So many lines of a note that make no sense are told each by itself."""
+_HOPELESS = 1000
+"""A note with so many of them is read no further."""
 _NAME = re.compile(rb"[A-Za-z0-9_][A-Za-z0-9._-]*\.jsonl")
 
 
@@ -90,13 +95,21 @@ def read_note(name: bytes, content: bytes) -> tuple[tuple[Origin, ...], tuple[st
     """The lines of a delivery note, and what is wrong with those that make no sense."""
     origins: list[Origin] = []
     malformed: list[str] = []
-    for number, line in enumerate(content.splitlines(), 1):
+    called, senseless = os.fsdecode(name), 0
+    for number, line in enumerate(BytesIO(content), 1):
         try:
             origins.append(_origin(name, line))
         except _NONSENSE as error:
-            malformed.append(f"{os.fsdecode(name)}:{number}: {_nonsense(error)}")
+            senseless += 1
+            if senseless <= _TOLD:
+                malformed.append(f"{called}:{number}: {_nonsense(error)}")
+            if senseless == _HOPELESS:
+                malformed.append(f"{called}: it is read no further than line {number:,}")
+                break
+    if senseless > _TOLD:
+        malformed.append(f"{called}: {senseless:,} lines in all")
     if content and not content.endswith(b"\n"):
-        malformed.append(f"{os.fsdecode(name)}: it ends in the middle of a line")
+        malformed.append(f"{called}: it ends in the middle of a line")
     return tuple(origins), tuple(malformed)
 
 

@@ -1,5 +1,6 @@
 """Delivery notes as a worker reads them: what the origin says of the files that it is to verify."""
 
+import errno
 import os
 import stat
 from collections import defaultdict
@@ -11,6 +12,12 @@ from common.ledger.rows import Origin
 
 _LARGEST = 64 << 20
 """Bytes of the largest note that is read: one of 500 files has 150 kB."""
+
+_UNREADABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
+"""What keeps from reading what may well be a note."""
 
 
 class Notes:
@@ -26,6 +33,11 @@ class Notes:
 
         A note is in place before the first of its files is, so that files found before this call are
         all accounted for.
+
+        Raises
+        ------
+        OSError
+            What the origin says can't be known now.
         """
         names = self._names()
         for gone in self._read.keys() - names:
@@ -47,7 +59,7 @@ class Notes:
     def _names(self) -> set[bytes]:
         if self._directory is None:
             return set()
-        with suppress(OSError):
+        with suppress(FileNotFoundError):
             return {name for name in os.listdir(self._directory) if is_plain_name(name)}
         return set()
 
@@ -65,7 +77,13 @@ class Notes:
 
 
 def parse_note(path: bytes) -> tuple[tuple[Origin, ...], tuple[str, ...]]:
-    """The lines of a note, and what is wrong with it; nothing of what is no regular file."""
+    """The lines of a note, and what is wrong with it; nothing of what is no regular file.
+
+    Raises
+    ------
+    OSError
+        It can't be read, which says nothing about what is in it.
+    """
     name = os.path.basename(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -77,6 +95,8 @@ def parse_note(path: bytes) -> tuple[tuple[Origin, ...], tuple[str, ...]]:
     except FileNotFoundError:
         return (), ()
     except OSError as error:
+        if error.errno in _UNREADABLE:
+            raise
         return (), (f"{os.fsdecode(name)}: {error.strerror}",)
 
 

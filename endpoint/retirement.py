@@ -59,7 +59,12 @@ class Retirement:
                 return
 
     def _look(self, path: bytes, name: bytes, now: float) -> None:
-        origins, malformed = parse_note(path)
+        try:
+            origins, malformed = parse_note(path)
+        except OSError:
+            # It is told where files wait for it.
+            self._due[name] = now + _AGAIN
+            return
         missing = self._missing(origins)
         if (missing or malformed or not origins) and os.path.lexists(path):
             self._due[name] = now + _AGAIN

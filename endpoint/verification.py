@@ -43,7 +43,11 @@ class Verification:
 
     def take(self, batch: Batch) -> tuple[tuple[Outcome, ...], Findings]:
         """Hash every file and judge it. A duplicate is told with its checksum; the copy may go at once."""
-        malformed = self._notes.refresh()
+        try:
+            malformed = self._notes.refresh()
+        except OSError as error:
+            failure = _notes_unreadable(error)
+            return tuple(Failed(entry.id, failure) for entry in batch.entries), Findings()
         outcomes: list[Outcome] = []
         done = 0
         for entry in batch.entries:
@@ -149,6 +153,14 @@ def _without_note(entry: Entry) -> Failed:
     reason = f"{shown(entry.path)}: no delivery note names it, and endpoint.require_note wants one"
     hint = "find out who put it into the buffer; `retry` it once its note is there"
     return Failed(entry.id, Failure(Scope.FILE, "no delivery note", reason, hint))
+
+
+def _notes_unreadable(error: OSError) -> Failure:
+    """What keeps all files waiting, for each of them may be another than its note says."""
+    place = shown(os.fsencode(error.filename)) if error.filename else "delivery notes"
+    reason = f"{place}: {error.strerror or error}"
+    hint = "give the manager's user the right to read delivery notes, or look at the disk"
+    return Failure(Scope.ENDPOINT, "delivery notes can't be read", reason, hint)
 
 
 def _changed(entry: Entry, change: str) -> Done:

@@ -105,6 +105,18 @@ def test_a_note_that_makes_no_sense_kills_nothing(archive: Archive, text: str) -
     assert archive.notes() == ["odd"]
 
 
+def test_a_note_of_nonsense_is_told_in_a_few_lines(archive: Archive) -> None:
+    archive.note_text("odd", "nonsense\n" * 50_000)
+    content = archive.deliver({b"a.dat": b"light"})
+    ended = archive.command("start", archive.config, "--once")
+    assert ended.exit_code == 0
+    assert_archived(archive, content)
+    told = [line for line in ended.stderr.decode().splitlines() if "odd" in line]
+    assert len(told) == 12
+    assert told[-2].endswith("odd.jsonl: it is read no further than line 1,000")
+    assert told[-1].endswith("odd.jsonl: 1,000 lines in all")
+
+
 def test_a_note_stays_until_all_that_it_names_is_there(archive: Archive) -> None:
     archive.note("batch-0", line(b"a.dat", b"light"), line(b"b.dat", b"dark"))
     archive.deliver({b"a.dat": b"light"}, note=None)

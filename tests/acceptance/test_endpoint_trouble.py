@@ -144,6 +144,29 @@ def test_without_the_directory_of_the_notes_nothing_is_taken_for_a_file_without_
         assert manager.stop() == 0
 
 
+def test_while_notes_can_not_be_read_nothing_is_taken_for_a_file_without_one(archive: Archive) -> None:
+    notes = archive.staging / ".notes"
+    notes.write_text("a file where their directory has to be")
+    with Run(archive) as manager:
+        write_file(archive.buffer, b"a.dat", b"altered")
+        assert "delivery notes can't be read" in eventually(lambda: paused(archive))
+        notes.unlink()
+        archive.note("batch-0", line(b"a.dat", b"light"))
+        eventually(lambda: counts(archive) == {"rejected": 1}, within=60)
+        assert manager.stop() == 0
+
+
+def test_a_note_that_others_may_not_read_keeps_files_waiting_until_it_is_read(archive: Archive) -> None:
+    note = archive.note("batch-0", line(b"a.dat", b"light"))
+    note.chmod(0o000)
+    write_file(archive.buffer, b"a.dat", b"altered")
+    with Run(archive, powerless=True) as manager:
+        assert "batch-0.jsonl" in eventually(lambda: paused(archive))
+        note.chmod(0o644)
+        eventually(lambda: counts(archive) == {"rejected": 1}, within=60)
+        assert manager.stop() == 0
+
+
 def test_a_buffer_that_somebody_else_cleans_ends_nothing(archive: Archive) -> None:
     with Run(archive) as manager:
         for round_ in range(20):
