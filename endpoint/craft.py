@@ -22,7 +22,7 @@ from common.pool import Crash
 from common.tasks import Chore, Identify
 from endpoint.cleaner import Cleaner, Rules
 from endpoint.config import EndpointConfig
-from endpoint.lifecycle import INGEST, STORE, STORED, VERIFY
+from endpoint.lifecycle import ABSENT, INGEST, STORE, STORED, VERIFY
 from endpoint.premises import Premises
 from endpoint.receipts import Receipts
 from endpoint.retirement import Retirement
@@ -220,6 +220,6 @@ def _is_in_storage(version: Version, found: Checksum | None) -> bool:
     if version.checksum is None or found is None:
         return False
     if version.checksum.algorithm == found.algorithm:
-        return version.checksum == found
+        return version.checksum == found and version.state not in ABSENT
     # The digests can't be compared, but only one version can be there.
     return version.state in STORED

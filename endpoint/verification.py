@@ -83,18 +83,28 @@ class Verification:
                 if change := entry.fence.change(fence):
                     return _changed(entry, change)
         except OSError as error:
-            return self._gone_as_duplicate(entry, error) or _unreadable(entry, error)
+            return self._gone_as_duplicate(entry, told, error) or _unreadable(entry, error)
         return self._compare(entry, told, digests)
 
-    def _gone_as_duplicate(self, entry: Entry, error: OSError) -> Outcome | None:
-        """A try that was killed may have removed a duplicate before that could be written down."""
+    def _gone_as_duplicate(self, entry: Entry, told: tuple[Origin, ...], error: OSError) -> Outcome | None:
+        """A try that was killed may have removed a duplicate before that could be written down.
+
+        It is told with its checksum: if the ledger does not know of what is stored, it goes on.
+        """
         storage = self._premises.storage
         if error.errno != errno.ENOENT or entry.claims == 1 or storage is None:
             return None
+        target = os.path.join(storage, entry.path)
         with suppress(OSError):
-            if os.lstat(os.path.join(storage, entry.path)).st_size == entry.fence.size:
-                reason = "gone since an earlier try, as what is stored already goes"
-                return Done(entry.id, "duplicate", reason=reason)
+            if os.lstat(target).st_size != entry.fence.size:
+                return None
+            expected: list[Checksum | None] = [origin.checksum for origin in told] or [entry.checksum]
+            for known in expected:
+                found, fence = checksum(target, known.algorithm if known else ALGORITHM)
+                if fence.size == entry.fence.size and known in (None, found):
+                    self._origins += [origin for origin in told if origin.checksum == found]
+                    reason = "gone since an earlier try, as what is stored already goes"
+                    return Done(entry.id, "duplicate", found, entry.fence, reason)
         return None
 
     def _compare(self, entry: Entry, told: tuple[Origin, ...], digests: dict[Algorithm, Checksum]) -> Outcome:

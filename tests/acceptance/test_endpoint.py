@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from common.files import Fence
+from common.ledger.ledger import Ledger
+from common.ledger.rows import Found
+from endpoint.lifecycle import LIFECYCLE, VERIFY
 from tests.archive import Archive, line
 from tests.loopback import files_below, write_file
 from tests.runs import Run, counts, descendants, eventually, rows, states
@@ -245,6 +249,40 @@ def test_what_storage_has_and_the_ledger_does_not_know_is_ingested(archive: Arch
     assert archive.once() == 0
     assert_archived(archive, content)
     assert files_below(archive.buffer) == {}
+
+
+def test_what_a_killed_try_removed_is_ingested_if_the_ledger_does_not_know_what_is_stored(
+    archive: Archive,
+) -> None:
+    """A second copy goes before the ledger learns of it."""
+    write_file(archive.storage, b"a.dat", b"light")
+    content = archive.deliver({b"a.dat": b"light"})
+    found = archive.buffer / "a.dat"
+    with Ledger.open(archive.ledger, LIFECYCLE) as ledger:
+        ledger.record([Found(b"a.dat", Fence.of(found.stat()))], now_ms=1)
+        assert ledger.claim(VERIFY, limit=1, max_bytes=1 << 20, worker=0, now_ms=1)
+    found.unlink()
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert counts(archive) == {"ingested": 1}
+    assert archive.notes() == []
+    assert [told["state"] for told in archive.receipts()] == ["ingested", "stored"]
+
+
+def test_what_is_removed_while_its_name_is_taken_by_other_content_has_vanished(archive: Archive) -> None:
+    write_file(archive.storage, b"a.dat", b"other")
+    archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 3
+    (archive.buffer / "a.dat").unlink()
+    assert archive.command("retry", archive.config, "a.dat").exit_code == 0
+    assert archive.once() == 0
+    assert counts(archive) == {"vanished": 1}
+    # Whoever puts it into storage by hand, and has it delivered again, has it ingested.
+    content = archive.deliver({b"a.dat": b"light"})
+    write_file(archive.storage, b"a.dat", b"light")
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert counts(archive) == {"ingested": 1}
 
 
 # Store
