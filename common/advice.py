@@ -4,6 +4,7 @@ from common.ledger.rows import FAILED
 from common.wording import word
 
 _MENDING = {
+    "altered in storage": "put back what was stored (its digest is in the history), or have it delivered",
     "arrived different": "look at the network, and at the disk at the endpoint",
     "can't be read": "let the manager's account read it",
     "cannot be stored": "look at storage, where something is in the way of the file",
@@ -12,11 +13,12 @@ _MENDING = {
     "changed while it was placed": "find out what else writes into the endpoint's staging or buffer",
     "did not arrive": "look at the endpoint's staging: something else may clear it away",
     "ingestion failed": "see the reason, and what the catalogue's own log says",
-    "invalid": "mend the file, or leave it out by ingester.exclude_list",
+    "invalid": "see whether the catalogue is right; ingester.exclude_list leaves it out",
     "killed again and again": "see the log: memory may be short, or the file may upset the transfer program",
     "larger than the endpoint's disk": "enlarge that, or move the file away",
     "no answer": "the catalogue said nothing of it, which is a fault of the catalogue",
     "no delivery note": "find out who put it into the buffer, and have its note delivered",
+    "lost from storage": "put it back, or have it delivered again, which needs no `retry`",
     "name taken at the endpoint": "at the endpoint, move away what has the file's name",
     "not placed": "look at the file's name and directory at the endpoint",
     "timed out": "see what the catalogue does with it; ingester.timeout is its limit",

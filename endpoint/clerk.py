@@ -1,12 +1,12 @@
 """What a worker of the endpoint manager does: verify, store, ingest, and tidy up."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from common.entry import Batch, Failed, Outcome, Report
-from common.errors import Scope
+from common.entry import Batch, Done, Failed, Outcome, Report
+from common.errors import Failure, Scope
 from common.footing import doubted, missing_disk
 from common.pool import Tell
 from common.tasks import Chore, Task, Work
@@ -57,10 +57,20 @@ class Clerk:
         outcomes, findings = self._outcomes(batch)
         report = Report(outcomes, {batch.step.working: time.monotonic() - began}, news=findings)
         missing = missing_disk(self._premises.grounds, Scope.ENDPOINT)
-        if missing and batch.step == INGEST and self._premises.storage is None:
-            # A file that is gone with its disk has not been taken by the catalogue.
-            return Report(tuple(Failed(entry.id, missing) for entry in batch.entries))
+        if missing and batch.step == INGEST:
+            return replace(report, outcomes=self._believed(report.outcomes, missing))
         return doubted(report, missing) if missing else report
+
+    def _believed(self, outcomes: Sequence[Outcome], missing: Failure) -> tuple[Outcome, ...]:
+        """What can be believed of an ingestion whose disk went meanwhile.
+
+        A file that is gone with its disk has not been taken by the catalogue; nor is it lost.
+        """
+        stays = self._premises.storage is not None
+        return tuple(
+            outcome if stays and isinstance(outcome, Done) else Failed(outcome.entry_id, missing)
+            for outcome in outcomes
+        )
 
     def _outcomes(self, batch: Batch) -> tuple[tuple[Outcome, ...], Findings | None]:
         if batch.step == INGEST:

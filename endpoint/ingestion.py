@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from common.entry import Batch, Done, Entry, Failed, Outcome
 from common.errors import Failure, Scope
+from common.placing import same_content
 from common.pool import Tell
 from common.wording import path as shown
 from endpoint.catalogues.contract import CatalogueError, Request, Result, Verdict
@@ -37,8 +38,11 @@ class Ingestion:
         wanted: dict[int, Entry] = {}
         for entry in batch.entries:
             reason = self._why_ignored(entry.path)
+            trouble = None if reason else self._why_not(entry)
             if reason:
                 outcomes[entry.id] = Done(entry.id, "ignored", reason=reason)
+            elif trouble:
+                outcomes[entry.id] = Failed(entry.id, trouble)
             else:
                 wanted[entry.id] = entry
         failure = None
@@ -66,6 +70,32 @@ class Ingestion:
             path = os.path.join(self._premises.home, entry.path)
             requests.append(Request(entry.id, path, entry.path, entry.fence.size, entry.checksum))
         return requests
+
+    def _why_not(self, entry: Entry) -> Failure | None:
+        """What has befallen a file in storage since it was put there; None: nothing.
+
+        The catalogue gets its digest, which has to be that of what lies there.
+        """
+        if self._premises.storage is None:
+            return None
+        assert entry.checksum is not None, "a stored file has been hashed"
+        place = os.path.join(self._premises.storage, entry.path)
+        try:
+            status = os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            reason = f"{shown(place)} is not there any more"
+            hint = "put it back, and `retry`; when it is delivered again, it goes on"
+            return Failure(Scope.FILE, "lost from storage", reason, hint, transient=False)
+        except OSError:
+            # The catalogue meets that as well, and tells.
+            return None
+        if (status.st_size, status.st_mtime_ns) == (entry.fence.size, entry.fence.mtime_ns):
+            return None
+        if same_content(place, entry.checksum, entry.fence.size):
+            return None
+        reason = f"{shown(place)} has other content than was stored there"
+        hint = f"put back what has {entry.checksum.algorithm} {entry.checksum.digest}, and `retry`"
+        return Failure(Scope.FILE, "altered in storage", reason, hint, transient=False)
 
     def _why_ignored(self, path: bytes) -> str:
         text = os.fsdecode(path)

@@ -321,6 +321,29 @@ def test_what_the_catalogue_finds_invalid_waits_for_a_person(archive: Archive) -
     assert archive.catalogued() == sorted(good)
 
 
+def test_what_is_lost_or_altered_in_storage_is_told_and_not_ingested(archive: Archive) -> None:
+    """The catalogue would know it by a digest that it has not."""
+    lists = {"catalogue": "command", "config": {"run": "false {files}"}}
+    archive.write_config(ingester=lists, general={"retry": {"attempts": 1}})
+    content = archive.deliver({b"lost.dat": b"light", b"altered.dat": b"dark", b"touched.dat": b"flat"})
+    assert archive.once() == 3
+    assert counts(archive) == {"failed": 3}
+    (archive.storage / "lost.dat").unlink()
+    (archive.storage / "altered.dat").write_bytes(b"DARK")
+    (archive.storage / "touched.dat").touch()
+    archive.write_config()
+    assert archive.command("retry", archive.config).exit_code == 0
+    assert archive.once() == 3
+    assert archive.catalogued() == [b"touched.dat"]
+    causes = sorted(failure["cause"] for failure in archive.status()["failures"])
+    assert causes == ["altered in storage", "lost from storage"]
+    write_file(archive.storage, b"altered.dat", b"dark")
+    assert archive.command("retry", archive.config, "altered.dat").exit_code == 0
+    archive.deliver({b"lost.dat": b"light"})
+    assert archive.once() == 0
+    assert_archived(archive, content)
+
+
 def test_ingestion_goes_on_after_the_worker_that_ingests_was_killed_while_idle(archive: Archive) -> None:
     with Run(archive) as manager:
         archive.deliver({b"a.dat": b"light", b"b.dat": b"dark"}, note=None)
