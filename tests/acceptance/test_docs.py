@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from common.process import run
 from tests.archive import Archive
 from tests.loopback import REPOSITORY, Sites, Sshd, files_below, write_file
 from tests.runs import Run, counts, eventually, states
@@ -411,16 +412,35 @@ def test_room_is_made_on_both_sides_and_a_ruined_ledger_is_put_aside(
     assert (walk.home / "ruined/ledger.db").exists()
 
 
+# containers.md
+
+
+def test_docker_compose_understands_every_command_of_the_containers_page() -> None:
+    text = "".join(block.text for block in blocks("containers.md"))
+    commands = re.findall(r"^docker-compose [^#\n]*", text, re.MULTILINE)
+    assert commands
+    for command in commands:
+        # There is no daemon; a wrong command, option or file is complained of before it is missed.
+        nowhere = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+        done = run(["bash", "-c", f". ./env.bash && {command}"], env=nowhere, cwd=REPOSITORY, timeout=60)
+        said = (done.stdout + done.stderr).decode()
+        assert re.search("DockerException: Error while fetching|Cannot connect to the Docker daemon", said), (
+            said
+        )
+    named = set(re.findall(r"local/etc/(\S+)", text))
+    assert named <= {path.name for path in (REPOSITORY / "handoff/etc").iterdir()}
+
+
 # All of them
 
 HOW_TOS = ("containers.md", "cron.md", "migration.md", "operations.md")
 ELSEWHERE = {
-    # As typed, in containers that buildah makes.
+    # docker-compose wants a daemon. That it takes its commands is seen above; what they begin, and all that
+    # comes before, is run in containers that buildah makes of the same file.
     ("containers.md", "A first deployment at the handoff site"): "tests/containers/test_containers.py",
-    # docker-compose wants a daemon: what these mean is looked at in its own reading of docker-compose.yaml.
-    ("containers.md", "Every day"): "tests/acceptance/test_compose.py",
+    ("containers.md", "Every day"): "tests/containers/test_containers.py",
     ("containers.md", "Another instrument"): "tests/acceptance/test_compose.py",
-    ("containers.md", "The endpoint manager"): "tests/acceptance/test_compose.py",
+    ("containers.md", "The endpoint manager"): "tests/containers/test_containers.py",
 }
 """Commands that can't be run here, by their page and heading, and the test that stands for them."""
 
@@ -433,10 +453,10 @@ def test_every_command_of_the_how_tos_is_run() -> None:
 
 @pytest.mark.parametrize("page", HOW_TOS)
 def test_a_command_within_a_sentence_is_one_of_those_that_are_run(page: str) -> None:
-    run = {shape for how_to in HOW_TOS for block in blocks(how_to) for shape in shapes(block.text)}
+    typed = {shape for how_to in HOW_TOS for block in blocks(how_to) for shape in shapes(block.text)}
     spans = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(page)))
     named = {shape for span in spans for shape in shapes(span)}
-    assert named - run == set()
+    assert named - typed == set()
 
 
 def shapes(text: str) -> set[tuple[str, str]]:
