@@ -565,7 +565,14 @@ class Commands(Generic[Config]):
         kind, places = self._kind, self._kind.places(loaded)
         words = kind.words() if original and kind.words else None
         scene = Scene(
-            kind.program, config.stem, kind.lifecycle, places.host, places.disks, _word(config), words
+            kind.program,
+            config.stem,
+            kind.lifecycle,
+            places.host,
+            places.disks,
+            _word(config),
+            words,
+            str(loaded.ledger_path),
         )
         with ExitStack() as stack:
             reader: LedgerReader | None = None

@@ -183,7 +183,7 @@ def test_status_without_a_ledger_says_so_and_makes_none(hdfmgr: Hdfmgr, sites: S
     config = sites.write_config()
     code, out, _ = hdfmgr("status", config)
     assert code == 0
-    assert "never started" in out
+    assert "never started with the ledger" in out
     told = json.loads(hdfmgr("status", config, "--json")[1])
     assert told["manager"]["running"] is False
     assert told["states"] == {state: {"files": 0, "bytes": 0} for state in LIFECYCLE.states}
