@@ -107,7 +107,7 @@ def test_with_cron_alone_a_bare_host_carries_the_files_of_one_instrument_and_of_
     assert cron() == [(0, b"")] * 2
     assert managers(walk.home) != [first]
     walk.step()
-    eventually(lambda: (there / "archive/storage/night1/first.txt").exists())
+    eventually(lambda: (there / "archive/storage/night1/first.txt").exists(), within=60)
     eventually(lambda: (here / "data/holding/night1/first.txt").exists())
     assert "held" in walk.step()
     assert "ingested" in walk.step()
@@ -120,7 +120,7 @@ def test_with_cron_alone_a_bare_host_carries_the_files_of_one_instrument_and_of_
         write_file(here / "data" / instrument / "buffer", b"a.dat", instrument.encode())
     for instrument in ("auxtel", "comcam"):
         stored = there / "archive" / instrument / "storage/a.dat"
-        eventually(lambda stored=stored: stored.exists())  # type: ignore[misc]
+        eventually(stored.exists, within=60)
         assert stored.read_text() == instrument
 
 
@@ -169,7 +169,7 @@ endpoint:
     assert "database.pool_class: is ignored" in walk.step()
     assert ", 1 WARN, 0 FAIL" in walk.step(failing={"hdfmgr check": 5})
     walk.step()
-    eventually(lambda: files_below(here / "data/holding").keys() == {FILE, b"b.dat"})
+    eventually(lambda: files_below(here / "data/holding").keys() == {FILE, b"b.dat"}, within=60)
     assert files_below(arrived) == {FILE: b"a", b"b.dat": b"b"}
     [shown] = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "migration.md").read_text(), re.M | re.S)
     for words, meant in (
@@ -182,7 +182,7 @@ endpoint:
     config.write_text(config.read_text().replace(commands, shown))
     assert "delivered by rsync" in walk.step()
     write_file(buffer, b"c.dat", b"c")
-    eventually(lambda: files_below(arrived).keys() == {FILE, b"b.dat", b"c.dat"})
+    eventually(lambda: files_below(arrived).keys() == {FILE, b"b.dat", b"c.dat"}, within=60)
     assert database.read_bytes() == before
 
 
@@ -201,12 +201,12 @@ def test_an_oods_is_followed_by_the_endpoint_manager(walk: Walk, own_sshd: Sshd)
     write_file(there / "archive/buffer", b"a.dat", b"a")
     walk.programs = there
     assert "ingestImages.py" in walk.step(failing={"endmgr check": 5})
-    eventually(lambda: files_below(there / "archive/repo") == {b"raw/a.dat": b"a"})
+    eventually(lambda: files_below(there / "archive/repo") == {b"raw/a.dat": b"a"}, within=60)
     assert "finished what was in flight" in walk.step()
     write_file(there / "archive/storage", b"old.dat", b"old")
     assert ", 0 FAIL" in walk.step()
     write_file(there / "archive/buffer", b"b.dat", b"b")
-    eventually(lambda: files_below(there / "archive/storage").keys() == {b"old.dat", b"b.dat"})
+    eventually(lambda: files_below(there / "archive/storage").keys() == {b"old.dat", b"b.dat"}, within=60)
     assert "BACKFILL" in walk.step()
 
 
