@@ -144,9 +144,10 @@ class Walk:
         return re.sub(whole, lambda found: words[found[0]], block.text)
 
     def environment(self, *, at_endpoint: bool) -> dict[str, str]:
-        """What a login there sets."""
+        """What a login there sets; the terminal is so wide that no line is broken."""
         home = self.endpoint_home if at_endpoint else self.home
         return {
+            "COLUMNS": "1000",
             "HOME": str(home),
             "PATH": f"{self.programs}:{PROGRAMS}:{os.environ['PATH']}",
             "XDG_STATE_HOME": str(home / ".local" / "state"),
