@@ -295,7 +295,7 @@ def test_what_killed_stopped_or_held_up_a_manager_is_found_and_mended(
     assert f"engine: sqlite:///{sites.ledger}" in walk.step()
     eventually(lambda: counts(sites) == {"conflict": 1})
     walk.words["PATH"] = "night1/a.dat.tmp"
-    assert "is excluded" in walk.step(failing={"hdfmgr history": 1})
+    assert "of exclude_list fits it" in walk.step(failing={"hdfmgr history": 1})
     away = sites.holding.with_name("away")
     sites.holding.rename(away)
     os.rename(excluded, sites.buffer / "night1/b.dat")
