@@ -5,8 +5,8 @@ that are typed at the endpoint. They are run by bash as they stand, but for some
 directories) that mean the test's own.
 """
 
-import getpass
 import os
+import pwd
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -93,8 +93,7 @@ class Walk:
     def __enter__(self) -> Self:
         for home in (self.home, self.endpoint_home):
             home.mkdir(parents=True)
-        user = getpass.getuser()
-        self.words |= {"sudo": "", "observer": user, "keeper": user}
+        self.words |= {"sudo": "", "observer": user(), "keeper": user()}
         return self
 
     def __exit__(
@@ -152,6 +151,11 @@ class Walk:
             "PATH": f"{self.programs}:{PROGRAMS}:{os.environ['PATH']}",
             "XDG_STATE_HOME": str(home / ".local" / "state"),
         }
+
+
+def user() -> str:
+    """The account that runs the tests, and stands for every other."""
+    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def managers(directory: Path) -> list[psutil.Process]:

@@ -1,6 +1,5 @@
 """The how-tos of docs/ are followed as they stand: every command is run, and does what the page says."""
 
-import getpass
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from common.process import run
 from tests.archive import Archive
 from tests.loopback import REPOSITORY, Sites, Sshd, files_below, write_file
 from tests.runs import Run, counts, eventually, states
-from tests.walk import DOCS, FOLLOWED, PROGRAMS, Walk, blocks, follows, managers, minute, prose
+from tests.walk import DOCS, FOLLOWED, PROGRAMS, Walk, blocks, follows, managers, minute, prose, user
 
 HOST = "archive.example.edu"
 FILE = b"night1/a.dat"
@@ -57,7 +56,7 @@ def settle_down(walk: Walk, sshd: Sshd) -> tuple[Path, Path]:
     walk.words |= {
         f"host: {HOST}": f"host: {HOST}\n  ssh: {{config: {config}}}",
         f"-p 22 {HOST}": f"-p {sshd.port} {sshd.host}",
-        f"ssh keeper@{HOST}": f"ssh -F {config} {getpass.getuser()}@{HOST}",
+        f"ssh keeper@{HOST}": f"ssh -F {config} {user()}@{HOST}",
         "/etc/ssh/ssh_host_ed25519_key.pub": f"{sshd.directory}/id_host.pub",
         "/archive": f"{there}/archive",
         **{f"/usr/local/bin/{program}": f"{PROGRAMS}/{program}" for program in ("hdfmgr", "endmgr")},
@@ -127,63 +126,72 @@ def test_with_cron_alone_a_bare_host_carries_the_files_of_one_instrument_and_of_
 # migration.md
 
 
-@follows("migration.md", "From the original handoff manager")
-def test_a_buffer_of_the_original_manager_is_taken_over_with_the_files_in_it(
-    walk: Walk, own_sshd: Sshd
-) -> None:
-    here, there = settle_down(walk, own_sshd)
-    buffer, arrived = here / "data/buffer", there / "archive/buffer"
-    for directory in (buffer, here / "data/holding", arrived, there / "archive/staging"):
+def leave_original(walk: Walk, sshd: Sshd, here: Path, there: Path) -> str:
+    """A configuration of the original handoff manager, its database, files; gives its last section."""
+    for directory in (here / "data/holding", there / "archive/staging"):
         directory.mkdir(parents=True)
-    database = here / "data/original.db"
-    with closing(sqlite3.connect(database)) as connection:
+    for root, path, content in (
+        (here / "data/buffer", FILE, b"a"),
+        (there / "archive/buffer", FILE, b"a"),
+        (here / "data/buffer", b"b.dat", b"b"),
+    ):
+        write_file(root, path, content)
+    with closing(sqlite3.connect(here / "data/original.db")) as connection:
         connection.execute("CREATE TABLE files (id INTEGER PRIMARY KEY, filename TEXT)")
-    own_sshd.announce_host_key()
-    shutil.copytree(own_sshd.directory, walk.home / ".ssh")
+    shutil.copytree(sshd.directory, walk.home / ".ssh")
     (walk.home / ".ssh/id_user").rename(walk.home / ".ssh/id_ed25519")
-    options, user = f"-F {walk.home}/ssh_config", getpass.getuser()
-    site = f"""\
-database:
-  engine: "sqlite:///{database}"
-  echo: false
-  pool_class: NullPool
-handoff:
-  buffer: {buffer}
-  holding: {here}/data/holding
-"""
-    commands = f"""\
+    options = f"-F {walk.home}/ssh_config"
+    endpoint = f"""\
 endpoint:
-  user: {user}
+  user: {user()}
   host: {HOST}
-  port: {own_sshd.port}
-  buffer: {arrived}
+  port: {sshd.port}
+  buffer: {there}/archive/buffer
   staging: {there}/archive/staging
   commands:
     remote: 'ssh {options} -p {{port}} {{user}}@{{host}} "{{command}}"'
     transfer: 'scp {options} -Bpq -P {{port}} {{file}} {{user}}@{{host}}:{{dest}}'
 """
-    (here / "etc/dbb/original.yaml").write_text(site + commands)
-    before = database.read_bytes()
-    for root, path, content in [(buffer, FILE, b"a"), (arrived, FILE, b"a"), (buffer, b"b.dat", b"b")]:
-        write_file(root, path, content)
+    (here / "etc/dbb/original.yaml").write_text(
+        f"""\
+database:
+  engine: "sqlite:///{here}/data/original.db"
+  echo: false
+  pool_class: NullPool
+handoff:
+  buffer: {here}/data/buffer
+  holding: {here}/data/holding
+{endpoint}"""
+    )
+    return endpoint
+
+
+@follows("migration.md", "From the original handoff manager")
+def test_a_buffer_of_the_original_manager_is_taken_over_with_the_files_in_it(
+    walk: Walk, own_sshd: Sshd
+) -> None:
+    here, there = settle_down(walk, own_sshd)
+    buffer, arrived, holding = here / "data/buffer", there / "archive/buffer", here / "data/holding"
+    endpoint = leave_original(walk, own_sshd, here, there)
+    before = (here / "data/original.db").read_bytes()
     assert "database.pool_class: is ignored" in walk.step()
     assert ", 1 WARN, 0 FAIL" in walk.step(failing={"hdfmgr check": 5})
     walk.step()
-    eventually(lambda: files_below(here / "data/holding").keys() == {FILE, b"b.dat"}, within=60)
+    eventually(lambda: files_below(holding).keys() == {FILE, b"b.dat"}, within=60)
     assert files_below(arrived) == {FILE: b"a", b"b.dat": b"b"}
     [shown] = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "migration.md").read_text(), re.M | re.S)
     for words, meant in (
         ("port: 22", f"config: {walk.home}/ssh_config"),
-        ("keeper", user),
+        ("keeper", user()),
         ("/archive", f"{there}/archive"),
     ):
         shown = shown.replace(words, meant)
     config = here / "etc/dbb/handoff.yaml"
-    config.write_text(config.read_text().replace(commands, shown))
+    config.write_text(config.read_text().replace(endpoint, shown))
     assert "delivered by rsync" in walk.step()
     write_file(buffer, b"c.dat", b"c")
     eventually(lambda: files_below(arrived).keys() == {FILE, b"b.dat", b"c.dat"}, within=60)
-    assert database.read_bytes() == before
+    assert (here / "data/original.db").read_bytes() == before
 
 
 @follows(
@@ -223,7 +231,7 @@ def archive(sites: Sites) -> Archive:
 
 def mean(walk: Walk, sites: Sites, archive: Archive) -> None:
     """Let what stands in capitals mean the sites', and the `~` of ssh's programs their sshd's directory."""
-    sshd, user = sites.sshd, getpass.getuser()
+    sshd = sites.sshd
     sites.write_config(general={"retry": {"attempts": 1}})
     config = walk.home / "ssh_config"
     config.write_text(f"UserKnownHostsFile {sshd.known_hosts}\nIdentityFile {sshd.identity}\n")
@@ -231,7 +239,7 @@ def mean(walk: Walk, sites: Sites, archive: Archive) -> None:
         "PATH": FILE.decode(),
         "HOST": sshd.host,
         "PORT": str(sshd.port),
-        "ssh -p PORT USER@HOST": f"ssh -F {config} -p {sshd.port} {user}@{sshd.host}",
+        "ssh -p PORT USER@HOST": f"ssh -F {config} -p {sshd.port} {user()}@{sshd.host}",
         "~/.ssh/known_hosts": str(sshd.known_hosts),
         "/etc/ssh/ssh_host_ed25519_key.pub": f"{sshd.directory}/id_host.pub",
     }
@@ -320,7 +328,7 @@ def test_an_endpoint_that_is_gone_and_comes_back_with_another_host_key_is_reache
         assert "Connection refused" in walk.step(failing={"ssh -F": 255, "hdfmgr check": 4})
         own_sshd.renew_host_key()
         own_sshd.start()
-        eventually(lambda: "host key changed" in manager.said)
+        eventually(lambda: "host key changed" in manager.said, within=60)
         fingerprints, shown = walk.step(), walk.step()
         assert shown.split()[1] in fingerprints
         assert " 0 FAIL" in walk.step(failing={"hdfmgr check": 5})
