@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -85,6 +86,8 @@ class Places:
     """What it writes to, by the names that `status` uses."""
     host: str | None = None
     """The other site's, for a manager that has one."""
+    exclude: tuple[str, ...] = ()
+    """What fits one of these regular expressions is left alone in the buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,7 +415,10 @@ class Commands(Generic[Config]):
         named = self._meant(loaded, path, places)
         with self._reader(loaded) as reader:
             if reader is None or not (versions := reader.history(named)):
-                raise _unknown(named, places, kind.program)
+                start = (
+                    "" if holder(loaded.ledger_path) is not None else f"{kind.program} start {_word(config)}"
+                )
+                raise _unknown(named, places, start)
             is_running = holder(loaded.ledger_path) is not None
             obstacle = story.obstacle(reader, kind.program, is_running=is_running)
         told = story.tell(kind.program, named, versions, kind.lifecycle, _now_ms(), obstacle, _word(config))
@@ -565,7 +571,14 @@ class Commands(Generic[Config]):
         kind, places = self._kind, self._kind.places(loaded)
         words = kind.words() if original and kind.words else None
         scene = Scene(
-            kind.program, config.stem, kind.lifecycle, places.host, places.disks, _word(config), words
+            kind.program,
+            config.stem,
+            kind.lifecycle,
+            places.host,
+            places.disks,
+            _word(config),
+            words,
+            str(loaded.ledger_path),
         )
         with ExitStack() as stack:
             reader: LedgerReader | None = None
@@ -619,8 +632,8 @@ def _until_interrupted(
             time.sleep(seconds)
 
 
-def _unknown(path: bytes, places: Places, program: str) -> DbbError:
-    """Why the ledger may not know a file, as far as the buffer tells."""
+def _unknown(path: bytes, places: Places, start: str) -> DbbError:
+    """Why the ledger does not know a file; `start` is the command that starts the manager where none runs."""
     from common.wording import path as said
 
     there = os.path.join(places.roots[0], path)
@@ -629,12 +642,21 @@ def _unknown(path: bytes, places: Places, program: str) -> DbbError:
     if os.path.lexists(there):
         return DbbError(
             f"the ledger does not know {said(path)} yet, though it lies in the buffer",
-            "it has not settled, or is excluded, or is no regular file, or the manager does not run: "
-            f"`{program} check` tells",
+            _left_alone(there, os.fsdecode(path), places.exclude)
+            or (f"no manager runs: `{start}`" if start else "")
+            or "it has not settled: it is still open, or was changed less than general.settle ago",
         )
     return DbbError(
         f"the ledger does not know {said(path)}", f"name the file by its path below {said(places.roots[0])}"
     )
+
+
+def _left_alone(there: bytes, path: str, exclude: Sequence[str]) -> str:
+    """Why a manager passes over what lies in its buffer; empty if it does not."""
+    if not os.path.isfile(there) or os.path.islink(there):
+        return "it is no regular file, and left alone"
+    pattern = next((pattern for pattern in exclude if re.search(pattern, path)), None)
+    return "" if pattern is None else f"it is left alone, for `{pattern}` of exclude_list fits it"
 
 
 def _tell(program: str, error: DbbError, *, debug: bool) -> None:

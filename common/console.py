@@ -333,7 +333,8 @@ def _manager(status: Status) -> Text:
     manager = status.manager
     line = Text(f"{wording.text(status.name)}  ")
     if manager.since_ms is None:
-        return line.append("● never started", style="yellow")
+        ledger = f" with the ledger {wording.text(status.ledger)}" if status.ledger else ""
+        return line.append("● never started", style="yellow").append(ledger)
     since = _since(manager.since_ms, status.at_ms)
     if not manager.running:
         return line.append("● not running", style="bold red").append(f" for {since}")

@@ -161,6 +161,8 @@ class Status:
     """What the endpoint manager has told of delivered files; empty when it tells nothing."""
     words: tuple[StateCount, ...] = ()
     """The same files as `states` has, in other words, when somebody wants these."""
+    ledger: str = ""
+    """The file that was asked, or that would have been, were it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,8 @@ class Scene:
     """The configuration's file, as a word for a shell."""
     words: Words | None = None
     """Those that are wanted beside the names of the states."""
+    ledger: str = ""
+    """Its file."""
 
 
 def gather(scene: Scene, reader: LedgerReader | None, *, holder: int | None, now_ms: int) -> Status:
@@ -247,6 +251,7 @@ def _status(
         forecast=_forecast(fresh),
         receipts=(),
         words=() if scene.words is None else _words(scene.lifecycle, scene.words, totals),
+        ledger=scene.ledger,
     )
 
 

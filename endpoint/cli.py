@@ -69,6 +69,7 @@ def _places(config: "EndpointConfig") -> Places:
     return Places(
         roots=roots[::-1] if config.finder.reads_logs else roots,
         disks={**disks, "ledger": os.fsencode(config.ledger_path.parent)},
+        exclude=config.finder.exclude_list,
     )
 
 

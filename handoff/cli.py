@@ -54,6 +54,7 @@ def _places(config: "HandoffConfig") -> Places:
         roots=(buffer, holding),
         disks={"buffer": buffer, "holding": holding, "ledger": os.fsencode(config.ledger_path.parent)},
         host=config.endpoint.host,
+        exclude=config.general.exclude_list,
     )
 
 

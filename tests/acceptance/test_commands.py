@@ -15,11 +15,13 @@ from common.entry import Done, Failed, Outcome, Report
 from common.errors import Failure, Scope
 from common.files import Checksum, Fence
 from common.ledger.ledger import Ledger
+from common.ledger.lock import holder
 from common.ledger.rows import Found, ManagerRow
 from common.process import run as run_program
 from handoff.cli import application
 from handoff.lifecycle import LIFECYCLE, SEND
 from tests.loopback import REPOSITORY, Sites, write_file
+from tests.runs import eventually
 
 Hdfmgr = Callable[..., tuple[int, str, str]]
 """Runs a command line; gives its exit code, standard output and standard error."""
@@ -183,7 +185,7 @@ def test_status_without_a_ledger_says_so_and_makes_none(hdfmgr: Hdfmgr, sites: S
     config = sites.write_config()
     code, out, _ = hdfmgr("status", config)
     assert code == 0
-    assert "never started" in out
+    assert "never started with the ledger" in out
     told = json.loads(hdfmgr("status", config, "--json")[1])
     assert told["manager"]["running"] is False
     assert told["states"] == {state: {"files": 0, "bytes": 0} for state in LIFECYCLE.states}
@@ -352,16 +354,23 @@ def test_history_takes_an_absolute_path_of_any_bytes(hdfmgr: Hdfmgr, sites: Site
 def test_history_of_an_unknown_file_says_why_it_may_be(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     _fill(sites)
-    write_file(sites.buffer, b"night/new.fits")
+    for name in (b"night/new.fits", b"night/new.tmp"):
+        write_file(sites.buffer, name)
+    (sites.buffer / "night/link").symlink_to("new.fits")
     for path, words in (
         ("nope.fits", "the ledger does not know nope.fits"),
         ("night", "night is a directory"),
-        ("night/new.fits", "it has not settled, or is excluded"),
+        ("night/link", "it is no regular file"),
+        ("night/new.tmp", r"`\.tmp$` of exclude_list fits it"),
+        ("night/new.fits", f"no manager runs: `hdfmgr start {config}`"),
         ("/elsewhere/a.fits", "does not lie below"),
     ):
         code, out, err = hdfmgr("history", config, path)
         assert (code, out) == (1, "")
         assert words in err
+    with sites.start("start", sites.write_config(general={"settle": "1h"})):
+        eventually(lambda: holder(sites.ledger))
+        assert "it has not settled" in hdfmgr("history", config, "night/new.fits")[2]
 
 
 # retry

@@ -1,4 +1,4 @@
-"""The example configuration and the reference say what the code does."""
+"""The reference says what the code does."""
 
 import ast
 import json
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 import common.config.sections
 import handoff.config
-from common.config.document import Key, dotted, read
+from common.config.document import Key, dotted
 from common.config.loading import fields, section_of
 from handoff.config import HandoffConfig, load
 
@@ -24,43 +24,6 @@ SPECIAL_DEFAULTS = {
     "database.pool_type": "",
     "database.pool_class": "",
 }
-IGNORED = ("database.echo", "database.pool_type", "database.pool_class")
-
-
-def uncommented(text: str) -> str:
-    """With every key that was commented out; prose has a space after its ``#``."""
-    return re.sub(r"^( *)#(?=[a-zA-Z_]+:)", r"\1", text, flags=re.MULTILINE)
-
-
-def keys() -> list[str]:
-    return [dotted(key) for key, _ in fields(HandoffConfig)]
-
-
-@pytest.fixture
-def complete(tmp_path: Path) -> Path:
-    path = tmp_path / "config.yaml"
-    path.write_text(uncommented(EXAMPLE.read_text()))
-    return path
-
-
-def test_the_example_is_valid_as_it_is(tmp_path: Path) -> None:
-    assert load(EXAMPLE, {}).notes() == ()
-
-
-def test_the_example_is_valid_with_everything_uncommented(complete: Path) -> None:
-    assert load(complete, {}).endpoint.user == "jdoe"
-
-
-def test_the_example_shows_every_key(complete: Path) -> None:
-    shown = {dotted(key) for key in read(complete, {}).lines if key}
-    assert set(keys()) - shown == set(IGNORED)
-
-
-def test_the_example_shows_the_defaults(complete: Path, tmp_path: Path) -> None:
-    shown, default = load(complete, {}), load(EXAMPLE, {})
-    assert shown.general == default.general
-    assert shown.logging == default.logging
-    assert shown.endpoint.staging == default.endpoint.staging
 
 
 def test_the_reference_has_a_row_for_every_key_with_its_default_and_meaning() -> None:

@@ -116,6 +116,13 @@ def test_what_is_wrong_with_the_manager_is_told(
     assert told in _picture(capsys, replace(STATUS, manager=manager), 100)
 
 
+def test_of_a_manager_that_was_never_started_the_ledger_is_named_that_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = replace(STATUS, manager=ManagerState(False, None, None, None), ledger="/state/dbb/summit.db")
+    assert "● never started with the ledger /state/dbb/summit.db" in _picture(capsys, status, 100)
+
+
 def test_an_unreachable_endpoint_is_told_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     endpoint = EndpointState(False, NOW - 90_000, "Connection refused", "archive")
     picture = _picture(capsys, replace(STATUS, endpoint=endpoint), 100)

@@ -110,11 +110,6 @@ def test_its_files_are_ingested_where_they_lie(path: Path) -> None:
     assert (premises.home, premises.storage) == (b"/data/buffer", None)
 
 
-def test_the_example_is_valid() -> None:
-    example = REPOSITORY / "endpoint" / "etc" / "oods.yaml"
-    assert load(example, {"XDG_STATE_HOME": "/state"}).cleaner.files_older_than == 30 * 86_400
-
-
 @pytest.mark.parametrize(
     ("interval", "seconds"),
     [
