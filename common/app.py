@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from common.console import Screen
     from common.health import Check
     from common.ledger.reader import LedgerReader
+    from common.serving import Plan
     from common.status import Status, Words
+    from common.supervisor import Supervisor
 
 
 ConfigPath = Annotated[
@@ -55,18 +57,10 @@ class Configured(Protocol):
 
 
 Config = TypeVar("Config", bound=Configured)
-ConfigIn = TypeVar("ConfigIn", contravariant=True)
 
 
-class Serve(Protocol[ConfigIn]):
-    """Runs a manager until it is told to stop; gives the exit code.
-
-    `ready` is called once it is up, `tick` about four times a second while it works.
-    """
-
-    def __call__(
-        self, config: ConfigIn, *, once: bool, ready: Callable[[], None], tick: Callable[[], None] | None
-    ) -> int: ...
+def _nothing() -> None:
+    """For a start in the foreground: nobody waits for it to be up."""
 
 
 _LISTED = 100
@@ -100,7 +94,8 @@ class ManagerKind(Generic[Config]):
     effective: Callable[[Config], str]
     """The configuration with its defaults, as YAML."""
     places: Callable[[Config], Places]
-    serve: Serve[Config]
+    plan: "Callable[[Config], Plan]"
+    """What its manager is made of."""
     checks: "Callable[[Path, Config, bool], Sequence[Check]]"
     """What to look at; the flag asks for the canary too."""
     words: "Callable[[], Words] | None" = None
@@ -263,6 +258,9 @@ class Commands(Generic[Config]):
         """
         if daemon and (once or live):
             raise typer.BadParameter("goes neither with --once nor with --live", param_hint="--daemon")
+        from common.supervisor import Supervisor
+
+        supervisor = Supervisor.of(os.environ)
         loaded = self._kind.load(config)
         from common.ledger.lock import LedgerHeld, holder
 
@@ -274,7 +272,9 @@ class Commands(Generic[Config]):
             if daemon:
                 self._launch(loaded, quiet=quiet, debug=debug)
                 return
-            code = self._serve(config, loaded, once=once, live=live and not quiet, quiet=quiet, debug=debug)
+            _configure_logs(loaded.logging, quiet=quiet, debug=debug)
+            with self._live(config, loaded) if live and not quiet else nullcontext() as tick:
+                code = self._serve(loaded, supervisor, once=once, tick=tick)
         except LedgerHeld as held:
             self._tell_holder(loaded, held.pid, quiet=quiet)
             return
@@ -488,19 +488,30 @@ class Commands(Generic[Config]):
                 screen.troubles(found, _now_ms(), chosen=bool(cause))
 
     def _serve(
-        self, config: Path, loaded: Config, *, once: bool, live: bool, quiet: bool, debug: bool
+        self,
+        loaded: Config,
+        supervisor: "Supervisor",
+        *,
+        once: bool = False,
+        ready: Callable[[], None] = _nothing,
+        tick: Callable[[], None] | None = None,
     ) -> int:
-        """Run the manager in the foreground."""
-        _configure_logs(loaded.logging, quiet=quiet, debug=debug)
-        if not live:
-            return self._kind.serve(loaded, once=once, ready=_nothing, tick=None)
+        """Be the manager; gives the exit code."""
+        from common.serving import serve
+
+        return serve(self._kind.plan(loaded), supervisor, once=once, ready=ready, tick=tick)
+
+    @contextmanager
+    def _live(self, config: Path, loaded: Config) -> Iterator[Callable[[], None]]:
+        """The status table on the terminal; gives what draws it anew."""
         with self._look(config, loaded) as look, self._screen().live(look) as tick:
-            return self._kind.serve(loaded, once=once, ready=_nothing, tick=tick)
+            yield tick
 
     def _launch(self, loaded: Config, *, quiet: bool, debug: bool) -> None:
         """Run the manager in the background; returns in both processes."""
         from common.control import detach
         from common.logs import unwritable
+        from common.supervisor import Supervisor
 
         settings, beside = loaded.logging, loaded.ledger_path.with_suffix(".log")
         log = settings.file or beside
@@ -517,7 +528,8 @@ class Commands(Generic[Config]):
 
         def serve(ready: Callable[[], None]) -> int:
             _configure_logs(settings, quiet=quiet, debug=debug)
-            return self._kind.serve(loaded, once=False, ready=ready, tick=None)
+            # Whoever supervises the process that was started does not know the one in the background.
+            return self._serve(loaded, Supervisor(), ready=ready)
 
         launched = detach(serve, log)
         if launched.message and not (quiet and launched.exit_code == 0):
@@ -652,7 +664,3 @@ def _forget_output() -> None:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _nothing() -> None:
-    """For a start in the foreground: nobody waits for it to be up."""

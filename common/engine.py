@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from common.patience import Patience
 from common.pool import Answer, Crash, Pool
 from common.retry import Backoff, SetClock
 from common.signals import Signals, Wish
+from common.supervisor import Supervisor
 from common.tasks import Chore, Identified, Identify, Task, Work
 from common.wording import files
 
@@ -65,8 +67,26 @@ class Craft(Protocol):
     def patience(self, now: float) -> float:
         """Seconds until it wants to be asked again."""
 
+    def paused(self) -> str:
+        """Why it takes no new work; empty while it does."""
+
     def hopeful(self) -> bool:
         """Whether what it waits for outside may still come soon (for ``--once``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every engine works with, whatever its craft."""
+
+    ledger: Ledger
+    patience: Patience
+    """What it waits with while the ledger can't be written."""
+    pool: Pool[Task, object]
+    supervisor: Supervisor
+    started_at: int
+    """When the manager was started, in milliseconds since the epoch."""
+    tick: Callable[[], None] | None = None
+    """Called about four times a second, to draw a live table."""
 
 
 class Engine:
@@ -74,34 +94,28 @@ class Engine:
 
     Parameters
     ----------
-    ledger, patience
-        The ledger, and what it waits with while it can't be written.
     grace
         Seconds that work in flight gets to finish once a stop is asked for.
-    tick
-        Called about four times a second, to draw a live table.
     """
 
     def __init__(
         self,
         craft: Craft,
-        ledger: Ledger,
-        patience: Patience,
+        means: Means,
         discovery: Discovery,
-        pool: Pool[Task, object],
         backoff: Backoff,
         *,
         grace: float = 5.0,
-        tick: Callable[[], None] | None = None,
     ) -> None:
         self._craft = craft
-        self._ledger = ledger
-        self._patience = patience
+        self._ledger = means.ledger
+        self._patience = means.patience
         self._discovery = discovery
-        self._pool = pool
+        self._pool = means.pool
+        self._supervisor = means.supervisor
         self._backoff = backoff
         self._grace = grace
-        self._tick = tick
+        self._tick = means.tick
         self._dice = random.Random()
         self._next_beat = 0.0
         self._next_tick = 0.0
@@ -125,6 +139,7 @@ class Engine:
             log.info("started: %s in flight before are resumed", files(resumed))
             # Where the clock was ahead when they failed, they would wait for days.
             self._ledger.bring_forward(now_ms() + round(self._backoff.most * 1000))
+            self._supervisor.ready()
             self._serve(signals, once=once)
             self._ledger.rescue(now_ms=now_ms())
         except (LedgerBusy, LedgerFull) as error:
@@ -137,6 +152,7 @@ class Engine:
             while signals.wish is Wish.GO_ON and not (once and self._is_over()):
                 self._wait(signals)
                 self._turn()
+            self._supervisor.stopping()
             self._wind_down(signals)
             self._beat()
         finally:
@@ -218,11 +234,12 @@ class Engine:
         return None
 
     def _keep_time(self) -> None:
-        """Do what is done by the clock: the heartbeat, the live table, the care of the ledger."""
+        """Do what is done by the clock: the heartbeats, the live table, the care of the ledger."""
         now = time.monotonic()
         if now >= self._next_beat:
             self._next_beat = now + 1.0
             self._beat()
+            self._supervisor.beat(self._status)
             self._heed_clock(now)
         if self._tick is not None and now >= self._next_tick:
             self._next_tick = now + 0.25
@@ -241,6 +258,18 @@ class Engine:
             self._patience.tell(error)
         else:
             self._patience.over()
+
+    def _status(self) -> str:
+        """How things are, in one line for the service manager."""
+        lifecycle, count = self._ledger.lifecycle, Counter[str]()
+        for total in self._ledger.totals():
+            count[total.state] += total.files
+        waiting = sum(count[state] for state in {step.source for step in lifecycle.steps})
+        moving = sum(count[state] for state in {step.working for step in lifecycle.steps})
+        stuck = sum(count[state] for state in lifecycle.trouble)
+        paused = self._craft.paused()
+        told = f"{files(waiting)} waiting, {moving:,} on their way, {stuck:,} in trouble"
+        return f"{told}; paused: {paused}" if paused else told
 
     def _tell_progress(self) -> None:
         for number, task in self._pool.busy().items():

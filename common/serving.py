@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from common.patience import Patience
 from common.pool import Pool, Recipe
 from common.runtime import MARK, Runtime, clear, runtime_directory
 from common.signals import Signals
+from common.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from common.engine import Engine
+    from common.engine import Engine, Means
     from common.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -42,14 +44,17 @@ class Plan:
     """The module that workers import as they start."""
     recipe: "Callable[[str, Path], Recipe[Task, object]]"
     """From the ledger's id and the runtime directory, what a worker is."""
-    assemble: "Callable[[Ledger, Pool[Task, object], Patience, Tick | None], AbstractContextManager[Engine]]"
+    assemble: "Callable[[Means], AbstractContextManager[Engine]]"
     """The engine, which works for as long as the context lasts."""
 
 
-def serve(plan: Plan, *, once: bool, ready: Callable[[], None], tick: Tick | None) -> int:
+def serve(
+    plan: Plan, supervisor: Supervisor, *, once: bool, ready: Callable[[], None], tick: Tick | None
+) -> int:
     """Be a manager until told to stop; with `once`, until nothing is left that can be done.
 
-    Returns the exit code: 0, or 3 when `once` ended with files that could not go their way.
+    Returns the exit code: 0, or 3 when `once` ended with files that could not go their way. `ready` is
+    called once it is up, `tick` about four times a second while it works.
 
     Raises
     ------
@@ -58,12 +63,13 @@ def serve(plan: Plan, *, once: bool, ready: Callable[[], None], tick: Tick | Non
     DbbError
         It can't begin, or the ledger can't be used any more.
     """
+    started_at = time.time_ns() // 1_000_000
     with ExitStack() as stack:
         # At its end the interpreter looks for garbage in all that was ever imported, which takes long.
         stack.callback(gc.freeze)
         stack.enter_context(ManagerLock(plan.ledger))
         signals = stack.enter_context(Signals())
-        patience = Patience(signals, tick=tick)
+        patience = Patience(signals, supervisor, tick=tick)
         ledger = stack.enter_context(
             Ledger.open(plan.ledger, plan.lifecycle, busy_timeout=_LEDGER_WAIT, patience=patience)
         )
@@ -75,7 +81,10 @@ def serve(plan: Plan, *, once: bool, ready: Callable[[], None], tick: Tick | Non
         # They get ready while the rest of the manager is imported.
         pool.start()
         pool.brief(plan.recipe(ledger.id, runtime.path))
-        engine = stack.enter_context(plan.assemble(ledger, pool, patience, tick))
+        from common.engine import Means
+
+        means = Means(ledger, patience, pool, supervisor, started_at, tick)
+        engine = stack.enter_context(plan.assemble(means))
         ready()
         engine.run(signals, once=once)
         left = sum(total.files for total in ledger.totals() if total.state not in plan.finished)

@@ -1,0 +1,105 @@
+"""The managers as services of systemd: what they say to it, and the units that start them."""
+
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.archive import Archive
+from tests.loopback import Sites, write_file
+from tests.runs import Managed, Run, counts, descendants, eventually
+from tests.supervision import Listener
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Listener]:
+    with Listener(tmp_path / "notify") as listener:
+        yield listener
+
+
+@pytest.fixture(params=["handoff", "endpoint"])
+def managed(request: pytest.FixtureRequest, tmp_path: Path) -> Managed:
+    """Each of the two managers, configured."""
+    found: Sites | Archive
+    if request.param == "handoff":
+        found = Sites(tmp_path / "sites", request.getfixturevalue("sshd"))
+    else:
+        found = Archive(tmp_path / "archive")
+    found.write_config()
+    return found
+
+
+def test_a_manager_says_that_it_is_ready_lives_and_stops(managed: Managed, listener: Listener) -> None:
+    with Run(managed, env=listener.environment) as manager:
+        eventually(lambda: listener.heard("WATCHDOG"))
+        # Nothing is to be done, and it beats all the same.
+        eventually(lambda: len(listener.heard("WATCHDOG")) > 2)
+        assert manager.stop() == 0
+    assert listener.heard("READY") == ["1"]
+    assert listener.heard("STOPPING") == ["1"]
+    assert listener.messages[0] == {"READY": "1"}
+    assert listener.heard("STATUS")[0] == "0 files waiting, 0 on their way, 0 in trouble"
+
+
+def test_a_manager_at_work_beats_and_its_children_have_no_part_in_it(
+    sites: Sites, listener: Listener
+) -> None:
+    sites.write_config(general={"bandwidth": "500kB/s", "num_threads": 1})
+    write_file(sites.buffer, b"big.fits", os.urandom(2_000_000))
+    with Run(sites, env=listener.environment) as manager:
+        eventually(lambda: counts(sites) == {"sending": 1})
+        beats = len(listener.heard("WATCHDOG"))
+        eventually(lambda: "rsync" in descendants(manager.process))
+        children = [child for group in descendants(manager.process).values() for child in group]
+        told = {name for child in children for name in _environment(child)}
+        eventually(lambda: len(listener.heard("WATCHDOG")) > beats + 1)
+        eventually(lambda: counts(sites) == {"held": 1}, within=40)
+    assert told.isdisjoint({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
+    assert "PATH" in told
+
+
+def test_a_manager_that_hangs_does_not_beat(sites: Sites, listener: Listener) -> None:
+    sites.write_config()
+    with Run(sites, env=listener.environment) as manager:
+        eventually(lambda: listener.heard("WATCHDOG"))
+        os.kill(manager.process.pid, signal.SIGSTOP)
+        eventually(lambda: psutil.Process(manager.process.pid).status() == psutil.STATUS_STOPPED)
+        beats = len(listener.heard("WATCHDOG"))
+        time.sleep(2.5)
+        assert len(listener.heard("WATCHDOG")) == beats
+        os.kill(manager.process.pid, signal.SIGCONT)
+        eventually(lambda: len(listener.heard("WATCHDOG")) > beats)
+
+
+def test_a_manager_that_waits_for_its_ledger_beats_and_says_why(sites: Sites, listener: Listener) -> None:
+    sites.write_config()
+    with Run(sites, env=listener.environment):
+        eventually(lambda: listener.heard("WATCHDOG"))
+        with closing(sqlite3.connect(sites.ledger, isolation_level=None, timeout=10)) as another:
+            another.execute("BEGIN IMMEDIATE")
+            write_file(sites.buffer, b"a.fits", b"a")
+            eventually(lambda: any(said.startswith("all work waits: ") for said in listener.heard("STATUS")))
+            beats = len(listener.heard("WATCHDOG"))
+            eventually(lambda: len(listener.heard("WATCHDOG")) > beats + 2)
+        eventually(lambda: counts(sites) == {"held": 1})
+
+
+def test_a_daemon_does_not_speak_for_the_service_that_started_it(sites: Sites, listener: Listener) -> None:
+    config = sites.write_config()
+    assert sites.command("start", config, "--daemon", "--quiet", env=listener.environment).exit_code == 0
+    assert sites.command("stop", config).exit_code == 0
+    assert listener.heard("READY") == []
+    assert listener.messages == []
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.NoSuchProcess:
+        return {}
