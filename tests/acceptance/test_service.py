@@ -1,8 +1,10 @@
 """The managers as services of systemd: what they say to it, and the units that start them."""
 
 import os
+import re
 import signal
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,10 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from common.process import Background, Completed, run
 from tests.archive import Archive
-from tests.loopback import Sites, write_file
+from tests.loopback import REPOSITORY, Sites, write_file
 from tests.runs import Managed, Run, counts, descendants, eventually
 from tests.supervision import Listener
+
+_UNITS = {"handoff": "handoff/etc/hdfmgr@.service", "endpoint": "endpoint/etc/endmgr@.service"}
+_DROP_INS = re.findall(r"^```ini\n(.*?)^```", (REPOSITORY / "docs/systemd.md").read_text(), re.S | re.M)
 
 
 @pytest.fixture
@@ -96,6 +102,48 @@ def test_a_daemon_does_not_speak_for_the_service_that_started_it(sites: Sites, l
     assert sites.command("stop", config).exit_code == 0
     assert listener.heard("READY") == []
     assert listener.messages == []
+
+
+@pytest.mark.parametrize("drop_in", [None, *range(len(_DROP_INS))])
+@pytest.mark.parametrize("unit", _UNITS.values(), ids=_UNITS)
+def test_systemd_takes_the_units_with_every_drop_in_of_the_docs(
+    tmp_path: Path, unit: str, drop_in: int | None
+) -> None:
+    done = _verified(tmp_path, unit, None if drop_in is None else _DROP_INS[drop_in])
+    assert (done.exit_code, done.stderr.decode()) == (0, "")
+
+
+def test_what_systemd_does_not_know_in_a_unit_is_told(tmp_path: Path) -> None:
+    done = _verified(tmp_path, _UNITS["handoff"], "[Service]\nWatchdogSecs=1\n")
+    assert "WatchdogSecs" in done.stderr.decode()
+
+
+def test_the_commands_of_the_unit_start_and_stop_a_manager(managed: Managed, listener: Listener) -> None:
+    program = {"handoff": "hdfmgr", "endpoint": "endmgr"}[managed.kind]
+
+    def command(key: str) -> list[str]:
+        text = (REPOSITORY / _UNITS[managed.kind]).read_text()
+        line = text.partition(f"\n{key}=")[2].partition("\n")[0].removeprefix("-")
+        line = line.replace(f"/usr/local/bin/{program}", f"{sys.executable} -m {managed.kind}")
+        return line.replace("/etc/dbb/%i.yaml", str(managed.config)).split()
+
+    with Background(command("ExecStart"), env=listener.environment, cwd=REPOSITORY) as manager:
+        eventually(lambda: listener.heard("READY"))
+        assert run(command("ExecStop"), cwd=REPOSITORY).exit_code == 0
+        assert manager.wait(10) == 0
+    assert listener.heard("STOPPING") == ["1"]
+
+
+def _verified(directory: Path, unit: str, drop_in: str | None) -> Completed:
+    """What systemd says of an instance of the unit, whose programs are those of this checkout."""
+    text = (REPOSITORY / unit).read_text().replace("/usr/local/bin/", f"{Path(sys.executable).parent}/")
+    instance = Path(unit).name.replace("@", "@summit")
+    (directory / Path(unit).name).write_text(text)
+    if drop_in is not None:
+        (directory / f"{instance}.d").mkdir()
+        (directory / f"{instance}.d" / "override.conf").write_text(drop_in)
+    verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no"]
+    return run([*verify, str(directory / instance)], timeout=30)
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
