@@ -5,11 +5,12 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, NoReturn, Protocol, Self, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from common.console import Screen
     from common.health import Check
     from common.ledger.reader import LedgerReader
-    from common.serving import Plan
+    from common.serving import Audience, Plan
     from common.status import Status, Words
-    from common.supervisor import Supervisor
 
 
 ConfigPath = Annotated[
@@ -55,12 +55,10 @@ class Configured(Protocol):
 
     def notes(self) -> tuple[str, ...]: ...
 
+    def changes(self, after: Self) -> Iterable[str]: ...
+
 
 Config = TypeVar("Config", bound=Configured)
-
-
-def _nothing() -> None:
-    """For a start in the foreground: nobody waits for it to be up."""
 
 
 _LISTED = 100
@@ -268,13 +266,16 @@ class Commands(Generic[Config]):
         if pid is not None:
             self._tell_holder(loaded, pid, quiet=quiet)
             return
+        from common.serving import Audience
+
         try:
             if daemon:
-                self._launch(loaded, quiet=quiet, debug=debug)
+                self._launch(config, loaded, quiet=quiet, debug=debug)
                 return
-            _configure_logs(loaded.logging, quiet=quiet, debug=debug)
+            direct = partial(_configure_logs, quiet=quiet, debug=debug)
             with self._live(config, loaded) if live and not quiet else nullcontext() as tick:
-                code = self._serve(loaded, supervisor, once=once, tick=tick)
+                audience = Audience(supervisor, tick=tick)
+                code = self._serve(config, loaded, audience, direct, once=once)
         except LedgerHeld as held:
             self._tell_holder(loaded, held.pid, quiet=quiet)
             return
@@ -489,17 +490,21 @@ class Commands(Generic[Config]):
 
     def _serve(
         self,
+        config: Path,
         loaded: Config,
-        supervisor: "Supervisor",
+        audience: "Audience",
+        direct: "Callable[[LoggingConfig], None]",
         *,
         once: bool = False,
-        ready: Callable[[], None] = _nothing,
-        tick: Callable[[], None] | None = None,
     ) -> int:
-        """Be the manager; gives the exit code."""
+        """Be the manager, with its messages where `direct` has them sent; gives the exit code."""
+        from common.renewal import Renewal
         from common.serving import serve
 
-        return serve(self._kind.plan(loaded), supervisor, once=once, ready=ready, tick=tick)
+        direct(loaded.logging)
+        kind = self._kind
+        renew = Renewal(loaded, partial(kind.load, config), kind.plan, lambda taken: direct(taken.logging))
+        return serve(kind.plan(loaded), audience, once=once, renew=renew)
 
     @contextmanager
     def _live(self, config: Path, loaded: Config) -> Iterator[Callable[[], None]]:
@@ -507,29 +512,32 @@ class Commands(Generic[Config]):
         with self._look(config, loaded) as look, self._screen().live(look) as tick:
             yield tick
 
-    def _launch(self, loaded: Config, *, quiet: bool, debug: bool) -> None:
+    def _launch(self, config: Path, loaded: Config, *, quiet: bool, debug: bool) -> None:
         """Run the manager in the background; returns in both processes."""
         from common.control import detach
         from common.logs import unwritable
+        from common.serving import Audience
         from common.supervisor import Supervisor
 
-        settings, beside = loaded.logging, loaded.ledger_path.with_suffix(".log")
-        log = settings.file or beside
-        if settings.file is None:
-            # Nobody sees its standard error any more; without a limit its messages would fill the disk.
-            limits = {"rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
-            settings = settings.model_copy(update={"file": log, **limits})
-        elif why := unwritable(settings.file):
+        wanted, beside = loaded.logging.file, loaded.ledger_path.with_suffix(".log")
+        log = wanted or beside
+        if wanted is not None and (why := unwritable(wanted)):
             # They go to standard error instead, which is nowhere in the background.
             log = beside
             elsewhere = f"its messages go to {log} until it can"
-            error = DbbError(f"{settings.file} can't be written: {why}", elsewhere)
+            error = DbbError(f"{wanted} can't be written: {why}", elsewhere)
             _tell(self._kind.program, error, debug=False)
 
-        def serve(ready: Callable[[], None]) -> int:
+        def direct(settings: "LoggingConfig") -> None:
+            if settings.file is None:
+                # Nobody sees its standard error any more; without a limit its messages would fill the disk.
+                limits = {"rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
+                settings = settings.model_copy(update={"file": beside, **limits})
             _configure_logs(settings, quiet=quiet, debug=debug)
+
+        def serve(ready: Callable[[], None]) -> int:
             # Whoever supervises the process that was started does not know the one in the background.
-            return self._serve(loaded, Supervisor(), ready=ready)
+            return self._serve(config, loaded, Audience(Supervisor(), ready), direct)
 
         launched = detach(serve, log)
         if launched.message and not (quiet and launched.exit_code == 0):

@@ -1,6 +1,7 @@
 """Claim, work, move: the loop that serves one ledger with a pool of workers until it is told to stop."""
 
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -26,6 +27,8 @@ from common.wording import files
 
 log = logging.getLogger(__name__)
 
+_CHANGEOVER = 60.0
+"""Seconds that work in flight gets to finish before an engine with another configuration takes over."""
 _TEND = 60.0
 """Seconds between two times that the ledger is tended."""
 
@@ -124,8 +127,11 @@ class Engine:
         self._last_answer = time.monotonic()
         self._starved = False
 
-    def run(self, signals: Signals, *, once: bool = False) -> None:
+    def run(self, signals: Signals, *, once: bool, renew: Callable[[], bool]) -> None:
         """Serve until a stop is asked for, or with `once` until nothing is left that can be done.
+
+        When the configuration is to be read again, `renew` does that, and says whether another engine
+        takes over; this one then finishes what is in flight.
 
         Raises
         ------
@@ -140,23 +146,33 @@ class Engine:
             # Where the clock was ahead when they failed, they would wait for days.
             self._ledger.bring_forward(now_ms() + round(self._backoff.most * 1000))
             self._supervisor.ready()
-            self._serve(signals, once=once)
+            self._serve(signals, once=once, renew=renew)
             self._ledger.rescue(now_ms=now_ms())
         except (LedgerBusy, LedgerFull) as error:
             if signals.wish is not Wish.STOP:
                 raise
             log.warning("stopping: the last results are not written, and asked for again: %s", error)
 
-    def _serve(self, signals: Signals, *, once: bool) -> None:
+    def _serve(self, signals: Signals, *, once: bool, renew: Callable[[], bool]) -> None:
+        gives_way = False
         try:
-            while signals.wish is Wish.GO_ON and not (once and self._is_over()):
+            while signals.wish is Wish.GO_ON and not gives_way and not (once and self._is_over()):
                 self._wait(signals)
                 self._turn()
-            self._supervisor.stopping()
-            self._wind_down(signals)
+                gives_way = signals.wants_renewal() and self._gives_way(renew)
+            if not gives_way:
+                self._supervisor.stopping()
+            self._wind_down(signals, patience=_CHANGEOVER if gives_way else math.inf)
             self._beat()
         finally:
             self._pool.close()
+
+    def _gives_way(self, renew: Callable[[], bool]) -> bool:
+        self._supervisor.reloading()
+        if renew():
+            return True
+        self._supervisor.ready()
+        return False
 
     def _turn(self) -> None:
         """One turn of the loop: look, listen, hand out, and say that it lives."""
@@ -290,17 +306,15 @@ class Engine:
             return False
         return self._discovery.is_exhausted(since=self._last_answer)
 
-    def _wind_down(self, signals: Signals) -> None:
-        """Let work in flight finish, within `grace` seconds unless it was asked to drain."""
-        deadline: float | None = None
+    def _wind_down(self, signals: Signals, *, patience: float) -> None:
+        """Let work in flight finish, for `patience` seconds, or `grace` once a stop is asked for."""
+        deadline, is_stopping = time.monotonic() + patience, False
         while self._pool.busy():
-            if signals.wish is Wish.STOP:
-                deadline = deadline or time.monotonic() + self._grace
-                if time.monotonic() >= deadline:
-                    log.warning(
-                        "stopping: %d tasks in flight are given up, and resumed", len(self._pool.busy())
-                    )
-                    return
+            if signals.wish is Wish.STOP and not is_stopping:
+                deadline, is_stopping = time.monotonic() + self._grace, True
+            if time.monotonic() >= deadline:
+                log.warning("%d tasks in flight are given up, and resumed", len(self._pool.busy()))
+                return
             wait([signals.fileno(), *self._pool.waitables()], 0.25)
             signals.drain()
             self._collect()

@@ -4,8 +4,8 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,13 +48,50 @@ class Plan:
     """The engine, which works for as long as the context lasts."""
 
 
-def serve(
-    plan: Plan, supervisor: Supervisor, *, once: bool, ready: Callable[[], None], tick: Tick | None
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who wants to know how a manager is."""
+
+    supervisor: Supervisor
+    ready: Callable[[], None] = lambda: None
+    """Called once it is up."""
+    tick: Tick | None = None
+    """Called about four times a second while it works."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Footing:
+    """What stays when another configuration is taken up."""
+
+    ledger: Ledger
+    patience: Patience
+    runtime: Path
+    audience: Audience
+    started_at: int
+
+    @contextmanager
+    def engine(self, plan: Plan) -> "Iterator[Engine]":
+        """The engine of a plan, with its workers; what they have in the runtime directory goes with them."""
+        with ExitStack() as stack:
+            stack.callback(clear, self.runtime)
+            pool: Pool[Task, object] = Pool(plan.workers, prepare=plan.prepare)
+            stack.callback(pool.close)
+            # They get ready while the rest of the manager is imported.
+            pool.start()
+            pool.brief(plan.recipe(self.ledger.id, self.runtime))
+            from common.engine import Means
+
+            supervisor, tick = self.audience.supervisor, self.audience.tick
+            means = Means(self.ledger, self.patience, pool, supervisor, self.started_at, tick)
+            yield stack.enter_context(plan.assemble(means))
+
+
+def serve(plan: Plan, audience: Audience, *, once: bool, renew: Callable[[], Plan | None]) -> int:
     """Be a manager until told to stop; with `once`, until nothing is left that can be done.
 
-    Returns the exit code: 0, or 3 when `once` ended with files that could not go their way. `ready` is
-    called once it is up, `tick` about four times a second while it works.
+    Returns the exit code: 0, or 3 when `once` ended with files that could not go their way. `renew` is
+    called when the configuration is to be read again, and gives what the manager is to be from then on,
+    with the same ledger; None: what it is.
 
     Raises
     ------
@@ -69,27 +106,35 @@ def serve(
         stack.callback(gc.freeze)
         stack.enter_context(ManagerLock(plan.ledger))
         signals = stack.enter_context(Signals())
-        patience = Patience(signals, supervisor, tick=tick)
+        patience = Patience(signals, audience.supervisor, tick=audience.tick)
         ledger = stack.enter_context(
             Ledger.open(plan.ledger, plan.lifecycle, busy_timeout=_LEDGER_WAIT, patience=patience)
         )
         runtime = stack.enter_context(runtime_directory(ledger.id))
         _succeed_a_killed_one(runtime, ledger.id)
         os.environ[MARK] = ledger.id
-        pool: Pool[Task, object] = Pool(plan.workers, prepare=plan.prepare)
-        stack.callback(pool.close)
-        # They get ready while the rest of the manager is imported.
-        pool.start()
-        pool.brief(plan.recipe(ledger.id, runtime.path))
-        from common.engine import Means
-
-        means = Means(ledger, patience, pool, supervisor, started_at, tick)
-        engine = stack.enter_context(plan.assemble(means))
-        ready()
-        engine.run(signals, once=once)
+        _work(plan, _Footing(ledger, patience, runtime.path, audience, started_at), signals, once, renew)
         left = sum(total.files for total in ledger.totals() if total.state not in plan.finished)
         log.info("stopped")
         return 3 if once and left else 0
+
+
+def _work(
+    plan: Plan, footing: _Footing, signals: Signals, once: bool, renew: Callable[[], Plan | None]
+) -> None:
+    """Have an engine run, and another one whenever it gives way to another configuration."""
+    coming: Plan | None = plan
+
+    def gives_way() -> bool:
+        nonlocal coming
+        coming = renew()
+        return coming is not None
+
+    while coming is not None:
+        present, coming = coming, None
+        with footing.engine(present) as engine:
+            footing.audience.ready()
+            engine.run(signals, once=once, renew=gives_way)
 
 
 def _succeed_a_killed_one(runtime: Runtime, ledger_id: str) -> None:

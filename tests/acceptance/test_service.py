@@ -16,7 +16,7 @@ import pytest
 from common.process import Background, Completed, run
 from tests.archive import Archive
 from tests.loopback import REPOSITORY, Sites, write_file
-from tests.runs import Managed, Run, counts, descendants, eventually
+from tests.runs import Run, counts, descendants, eventually
 from tests.supervision import Listener
 
 _UNITS = {"handoff": "handoff/etc/hdfmgr@.service", "endpoint": "endpoint/etc/endmgr@.service"}
@@ -29,19 +29,9 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
         yield listener
 
 
-@pytest.fixture(params=["handoff", "endpoint"])
-def managed(request: pytest.FixtureRequest, tmp_path: Path) -> Managed:
-    """Each of the two managers, configured."""
-    found: Sites | Archive
-    if request.param == "handoff":
-        found = Sites(tmp_path / "sites", request.getfixturevalue("sshd"))
-    else:
-        found = Archive(tmp_path / "archive")
-    found.write_config()
-    return found
-
-
-def test_a_manager_says_that_it_is_ready_lives_and_stops(managed: Managed, listener: Listener) -> None:
+def test_a_manager_says_that_it_is_ready_lives_and_stops(
+    managed: Sites | Archive, listener: Listener
+) -> None:
     with Run(managed, env=listener.environment) as manager:
         eventually(lambda: listener.heard("WATCHDOG"))
         # Nothing is to be done, and it beats all the same.
@@ -118,20 +108,37 @@ def test_what_systemd_does_not_know_in_a_unit_is_told(tmp_path: Path) -> None:
     assert "WatchdogSecs" in done.stderr.decode()
 
 
-def test_the_commands_of_the_unit_start_and_stop_a_manager(managed: Managed, listener: Listener) -> None:
-    program = {"handoff": "hdfmgr", "endpoint": "endmgr"}[managed.kind]
-
-    def command(key: str) -> list[str]:
+def test_the_commands_of_the_unit_start_reload_and_stop_a_manager(
+    managed: Sites | Archive, listener: Listener
+) -> None:
+    def command(key: str, pid: int = 0) -> list[str]:
         text = (REPOSITORY / _UNITS[managed.kind]).read_text()
         line = text.partition(f"\n{key}=")[2].partition("\n")[0].removeprefix("-")
-        line = line.replace(f"/usr/local/bin/{program}", f"{sys.executable} -m {managed.kind}")
-        return line.replace("/etc/dbb/%i.yaml", str(managed.config)).split()
+        line = re.sub(r"/usr/local/bin/\w+", f"{sys.executable} -m {managed.kind}", line)
+        return line.replace("/etc/dbb/%i.yaml", str(managed.config)).replace("$MAINPID", str(pid)).split()
 
     with Background(command("ExecStart"), env=listener.environment, cwd=REPOSITORY) as manager:
         eventually(lambda: listener.heard("READY"))
+        managed.write_config(general={"num_threads": 1})
+        assert run(command("ExecReload", manager.pid)).exit_code == 0
+        eventually(lambda: len(listener.heard("READY")) > 1)
         assert run(command("ExecStop"), cwd=REPOSITORY).exit_code == 0
         assert manager.wait(10) == 0
     assert listener.heard("STOPPING") == ["1"]
+    told = [name for message in listener.messages for name in message if name not in ("WATCHDOG", "STATUS")]
+    assert told == ["READY", "RELOADING", "MONOTONIC_USEC", "READY", "STOPPING"]
+
+
+def test_a_service_whose_new_configuration_is_refused_is_ready_again(
+    sites: Sites, listener: Listener
+) -> None:
+    sites.write_config()
+    with Run(sites, env=listener.environment) as manager:
+        eventually(lambda: listener.heard("READY"))
+        sites.config.write_text("general: [")
+        os.kill(manager.process.pid, signal.SIGHUP)
+        eventually(lambda: len(listener.heard("READY")) > 1)
+    assert len(listener.heard("RELOADING")) == 1
 
 
 def _verified(directory: Path, unit: str, drop_in: str | None) -> Completed:
