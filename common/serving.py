@@ -16,7 +16,7 @@ from common.lifecycle import Lifecycle
 from common.patience import Patience
 from common.pool import Pool, Recipe
 from common.runtime import MARK, Runtime, clear, runtime_directory
-from common.signals import Signals
+from common.signals import Signals, Wish
 from common.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _work(
         coming = renew()
         return coming is not None
 
-    while coming is not None:
+    while coming is not None and signals.wish is Wish.GO_ON:
         present, coming = coming, None
         with footing.engine(present) as engine:
             footing.audience.ready()

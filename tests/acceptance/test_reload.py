@@ -115,6 +115,19 @@ def test_a_transfer_under_way_is_finished_first_however_often_it_is_asked(sites:
     assert_delivered_once(sites, content)
 
 
+def test_a_stop_while_another_configuration_waits_for_its_turn_is_a_stop(sites: Sites) -> None:
+    sites.write_config(general={"bandwidth": "500kB/s", "num_threads": 2})
+    write_file(sites.buffer, b"big.fits", os.urandom(600_000))
+    with Run(sites) as manager:
+        eventually(lambda: counts(sites) == {"sending": 1})
+        _change(sites, {"general": {"bandwidth": None}})
+        eventually(lambda: AGAIN in manager.said)
+        assert manager.stop(within=15) == 0
+    assert manager.said.count("started: ") == 1
+    assert sites.command("start", sites.config, "--once").exit_code == 0
+    assert counts(sites) == {"held": 1}
+
+
 def test_other_logging_alone_disturbs_no_work(managed: Sites | Archive, tmp_path: Path) -> None:
     log = tmp_path / "messages.log"
     with Run(managed) as manager:
