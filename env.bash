@@ -62,7 +62,8 @@ programs() {
     printf '%s\n' 'ssh openssh-client' 'ssh-keygen openssh-client' 'scp openssh-client' \
         'sshd openssh-server' 'rsync rsync' 'sqlite3 sqlite3'
     [ "$1" = demo ] || printf '%s\n' 'buildah buildah' 'busybox busybox' 'csh csh' 'debootstrap debootstrap' \
-        'docker-compose docker-compose' 'fish fish' 'openssl openssl' 'tmux tmux' 'zsh zsh'
+        'docker-compose docker-compose' 'fish fish' 'openssl openssl' 'systemd-analyze systemd' \
+        'tmux tmux' 'zsh zsh'
 }
 
 # Whether an interpreter is new enough, and has the modules that are named after it.

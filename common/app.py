@@ -6,11 +6,12 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, NoReturn, Protocol, Self, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from common.console import Screen
     from common.health import Check
     from common.ledger.reader import LedgerReader
+    from common.serving import Audience, Plan
     from common.status import Status, Words
 
 
@@ -54,20 +56,10 @@ class Configured(Protocol):
 
     def notes(self) -> tuple[str, ...]: ...
 
+    def changes(self, after: Self) -> Iterable[str]: ...
+
 
 Config = TypeVar("Config", bound=Configured)
-ConfigIn = TypeVar("ConfigIn", contravariant=True)
-
-
-class Serve(Protocol[ConfigIn]):
-    """Runs a manager until it is told to stop; gives the exit code.
-
-    `ready` is called once it is up, `tick` about four times a second while it works.
-    """
-
-    def __call__(
-        self, config: ConfigIn, *, once: bool, ready: Callable[[], None], tick: Callable[[], None] | None
-    ) -> int: ...
 
 
 _LISTED = 100
@@ -103,7 +95,8 @@ class ManagerKind(Generic[Config]):
     effective: Callable[[Config], str]
     """The configuration with its defaults, as YAML."""
     places: Callable[[Config], Places]
-    serve: Serve[Config]
+    plan: "Callable[[Config], Plan]"
+    """What its manager is made of."""
     checks: "Callable[[Path, Config, bool], Sequence[Check]]"
     """What to look at; the flag asks for the canary too."""
     words: "Callable[[], Words] | None" = None
@@ -266,6 +259,9 @@ class Commands(Generic[Config]):
         """
         if daemon and (once or live):
             raise typer.BadParameter("goes neither with --once nor with --live", param_hint="--daemon")
+        from common.supervisor import Supervisor
+
+        supervisor = Supervisor.of(os.environ)
         loaded = self._kind.load(config)
         from common.ledger.lock import LedgerHeld, holder
 
@@ -273,11 +269,16 @@ class Commands(Generic[Config]):
         if pid is not None:
             self._tell_holder(loaded, pid, quiet=quiet)
             return
+        from common.serving import Audience
+
         try:
             if daemon:
-                self._launch(loaded, quiet=quiet, debug=debug)
+                self._launch(config, loaded, quiet=quiet, debug=debug)
                 return
-            code = self._serve(config, loaded, once=once, live=live and not quiet, quiet=quiet, debug=debug)
+            direct = partial(_configure_logs, quiet=quiet, debug=debug)
+            with self._live(config, loaded) if live and not quiet else nullcontext() as tick:
+                audience = Audience(supervisor, tick=tick)
+                code = self._serve(config, loaded, audience, direct, once=once)
         except LedgerHeld as held:
             self._tell_holder(loaded, held.pid, quiet=quiet)
             return
@@ -494,36 +495,55 @@ class Commands(Generic[Config]):
                 screen.troubles(found, _now_ms(), chosen=bool(cause))
 
     def _serve(
-        self, config: Path, loaded: Config, *, once: bool, live: bool, quiet: bool, debug: bool
+        self,
+        config: Path,
+        loaded: Config,
+        audience: "Audience",
+        direct: "Callable[[LoggingConfig], None]",
+        *,
+        once: bool = False,
     ) -> int:
-        """Run the manager in the foreground."""
-        _configure_logs(loaded.logging, quiet=quiet, debug=debug)
-        if not live:
-            return self._kind.serve(loaded, once=once, ready=_nothing, tick=None)
-        with self._look(config, loaded) as look, self._screen().live(look) as tick:
-            return self._kind.serve(loaded, once=once, ready=_nothing, tick=tick)
+        """Be the manager, with its messages where `direct` has them sent; gives the exit code."""
+        from common.renewal import Renewal
+        from common.serving import serve
 
-    def _launch(self, loaded: Config, *, quiet: bool, debug: bool) -> None:
+        direct(loaded.logging)
+        kind = self._kind
+        renew = Renewal(loaded, partial(kind.load, config), kind.plan, lambda taken: direct(taken.logging))
+        return serve(kind.plan(loaded), audience, once=once, renew=renew)
+
+    @contextmanager
+    def _live(self, config: Path, loaded: Config) -> Iterator[Callable[[], None]]:
+        """The status table on the terminal; gives what draws it anew."""
+        with self._look(config, loaded) as look, self._screen().live(look) as tick:
+            yield tick
+
+    def _launch(self, config: Path, loaded: Config, *, quiet: bool, debug: bool) -> None:
         """Run the manager in the background; returns in both processes."""
         from common.control import detach
         from common.logs import unwritable
+        from common.serving import Audience
+        from common.supervisor import Supervisor
 
-        settings, beside = loaded.logging, loaded.ledger_path.with_suffix(".log")
-        log = settings.file or beside
-        if settings.file is None:
-            # Nobody sees its standard error any more; without a limit its messages would fill the disk.
-            limits = {"rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
-            settings = settings.model_copy(update={"file": log, **limits})
-        elif why := unwritable(settings.file):
+        wanted, beside = loaded.logging.file, loaded.ledger_path.with_suffix(".log")
+        log = wanted or beside
+        if wanted is not None and (why := unwritable(wanted)):
             # They go to standard error instead, which is nowhere in the background.
             log = beside
             elsewhere = f"its messages go to {log} until it can"
-            error = DbbError(f"{settings.file} can't be written: {why}", elsewhere)
+            error = DbbError(f"{wanted} can't be written: {why}", elsewhere)
             _tell(self._kind.program, error, debug=False)
 
-        def serve(ready: Callable[[], None]) -> int:
+        def direct(settings: "LoggingConfig") -> None:
+            if settings.file is None:
+                # Nobody sees its standard error any more; without a limit its messages would fill the disk.
+                limits = {"rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
+                settings = settings.model_copy(update={"file": beside, **limits})
             _configure_logs(settings, quiet=quiet, debug=debug)
-            return self._kind.serve(loaded, once=False, ready=ready, tick=None)
+
+        def serve(ready: Callable[[], None]) -> int:
+            # Whoever supervises the process that was started does not know the one in the background.
+            return self._serve(config, loaded, Audience(Supervisor(), ready), direct)
 
         launched = detach(serve, log)
         if launched.message and not (quiet and launched.exit_code == 0):
@@ -674,7 +694,3 @@ def _forget_output() -> None:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _nothing() -> None:
-    """For a start in the foreground: nobody waits for it to be up."""

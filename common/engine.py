@@ -1,8 +1,10 @@
 """Claim, work, move: the loop that serves one ledger with a pool of workers until it is told to stop."""
 
 import logging
+import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,11 +21,14 @@ from common.patience import Patience
 from common.pool import Answer, Crash, Pool
 from common.retry import Backoff, SetClock
 from common.signals import Signals, Wish
+from common.supervisor import Supervisor
 from common.tasks import Chore, Identified, Identify, Task, Work
 from common.wording import files
 
 log = logging.getLogger(__name__)
 
+_CHANGEOVER = 60.0
+"""Seconds that work in flight gets to finish before an engine with another configuration takes over."""
 _TEND = 60.0
 """Seconds between two times that the ledger is tended."""
 
@@ -65,8 +70,26 @@ class Craft(Protocol):
     def patience(self, now: float) -> float:
         """Seconds until it wants to be asked again."""
 
+    def paused(self) -> str:
+        """Why it takes no new work; empty while it does."""
+
     def hopeful(self) -> bool:
         """Whether what it waits for outside may still come soon (for ``--once``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every engine works with, whatever its craft."""
+
+    ledger: Ledger
+    patience: Patience
+    """What it waits with while the ledger can't be written."""
+    pool: Pool[Task, object]
+    supervisor: Supervisor
+    started_at: int
+    """When the manager was started, in milliseconds since the epoch."""
+    tick: Callable[[], None] | None = None
+    """Called about four times a second, to draw a live table."""
 
 
 class Engine:
@@ -74,34 +97,28 @@ class Engine:
 
     Parameters
     ----------
-    ledger, patience
-        The ledger, and what it waits with while it can't be written.
     grace
         Seconds that work in flight gets to finish once a stop is asked for.
-    tick
-        Called about four times a second, to draw a live table.
     """
 
     def __init__(
         self,
         craft: Craft,
-        ledger: Ledger,
-        patience: Patience,
+        means: Means,
         discovery: Discovery,
-        pool: Pool[Task, object],
         backoff: Backoff,
         *,
         grace: float = 5.0,
-        tick: Callable[[], None] | None = None,
     ) -> None:
         self._craft = craft
-        self._ledger = ledger
-        self._patience = patience
+        self._ledger = means.ledger
+        self._patience = means.patience
         self._discovery = discovery
-        self._pool = pool
+        self._pool = means.pool
+        self._supervisor = means.supervisor
         self._backoff = backoff
         self._grace = grace
-        self._tick = tick
+        self._tick = means.tick
         self._dice = random.Random()
         self._next_beat = 0.0
         self._next_tick = 0.0
@@ -110,8 +127,11 @@ class Engine:
         self._last_answer = time.monotonic()
         self._starved = False
 
-    def run(self, signals: Signals, *, once: bool = False) -> None:
+    def run(self, signals: Signals, *, once: bool, renew: Callable[[], bool]) -> None:
         """Serve until a stop is asked for, or with `once` until nothing is left that can be done.
+
+        When the configuration is to be read again, `renew` does that, and says whether another engine
+        takes over; this one then finishes what is in flight.
 
         Raises
         ------
@@ -125,22 +145,34 @@ class Engine:
             log.info("started: %s in flight before are resumed", files(resumed))
             # Where the clock was ahead when they failed, they would wait for days.
             self._ledger.bring_forward(now_ms() + round(self._backoff.most * 1000))
-            self._serve(signals, once=once)
+            self._supervisor.ready()
+            self._serve(signals, once=once, renew=renew)
             self._ledger.rescue(now_ms=now_ms())
         except (LedgerBusy, LedgerFull) as error:
             if signals.wish is not Wish.STOP:
                 raise
             log.warning("stopping: the last results are not written, and asked for again: %s", error)
 
-    def _serve(self, signals: Signals, *, once: bool) -> None:
+    def _serve(self, signals: Signals, *, once: bool, renew: Callable[[], bool]) -> None:
+        gives_way = False
         try:
-            while signals.wish is Wish.GO_ON and not (once and self._is_over()):
+            while signals.wish is Wish.GO_ON and not gives_way and not (once and self._is_over()):
                 self._wait(signals)
                 self._turn()
-            self._wind_down(signals)
+                gives_way = signals.wants_renewal() and self._gives_way(renew)
+            if not gives_way:
+                self._supervisor.stopping()
+            self._wind_down(signals, patience=_CHANGEOVER if gives_way else math.inf)
             self._beat()
         finally:
             self._pool.close()
+
+    def _gives_way(self, renew: Callable[[], bool]) -> bool:
+        self._supervisor.reloading()
+        if renew():
+            return True
+        self._supervisor.ready()
+        return False
 
     def _turn(self) -> None:
         """One turn of the loop: look, listen, hand out, and say that it lives."""
@@ -218,11 +250,12 @@ class Engine:
         return None
 
     def _keep_time(self) -> None:
-        """Do what is done by the clock: the heartbeat, the live table, the care of the ledger."""
+        """Do what is done by the clock: the heartbeats, the live table, the care of the ledger."""
         now = time.monotonic()
         if now >= self._next_beat:
             self._next_beat = now + 1.0
             self._beat()
+            self._supervisor.beat(self._status)
             self._heed_clock(now)
         if self._tick is not None and now >= self._next_tick:
             self._next_tick = now + 0.25
@@ -241,6 +274,18 @@ class Engine:
             self._patience.tell(error)
         else:
             self._patience.over()
+
+    def _status(self) -> str:
+        """How things are, in one line for the service manager."""
+        lifecycle, count = self._ledger.lifecycle, Counter[str]()
+        for total in self._ledger.totals():
+            count[total.state] += total.files
+        waiting = sum(count[state] for state in {step.source for step in lifecycle.steps})
+        moving = sum(count[state] for state in {step.working for step in lifecycle.steps})
+        stuck = sum(count[state] for state in lifecycle.trouble)
+        paused = self._craft.paused()
+        told = f"{files(waiting)} waiting, {moving:,} on their way, {stuck:,} in trouble"
+        return f"{told}; paused: {paused}" if paused else told
 
     def _tell_progress(self) -> None:
         for number, task in self._pool.busy().items():
@@ -261,17 +306,15 @@ class Engine:
             return False
         return self._discovery.is_exhausted(since=self._last_answer)
 
-    def _wind_down(self, signals: Signals) -> None:
-        """Let work in flight finish, within `grace` seconds unless it was asked to drain."""
-        deadline: float | None = None
+    def _wind_down(self, signals: Signals, *, patience: float) -> None:
+        """Let work in flight finish, for `patience` seconds, or `grace` once a stop is asked for."""
+        deadline, is_stopping = time.monotonic() + patience, False
         while self._pool.busy():
-            if signals.wish is Wish.STOP:
-                deadline = deadline or time.monotonic() + self._grace
-                if time.monotonic() >= deadline:
-                    log.warning(
-                        "stopping: %d tasks in flight are given up, and resumed", len(self._pool.busy())
-                    )
-                    return
+            if signals.wish is Wish.STOP and not is_stopping:
+                deadline, is_stopping = time.monotonic() + self._grace, True
+            if time.monotonic() >= deadline:
+                log.warning("%d tasks in flight are given up, and resumed", len(self._pool.busy()))
+                return
             wait([signals.fileno(), *self._pool.waitables()], 0.25)
             signals.drain()
             self._collect()

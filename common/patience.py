@@ -8,6 +8,7 @@ from multiprocessing.connection import wait
 from common.errors import LedgerError
 from common.logs import Steady
 from common.signals import Signals, Wish
+from common.supervisor import Supervisor
 from common.wording import duration
 
 log = logging.getLogger(__name__)
@@ -28,9 +29,15 @@ class Patience:
     """
 
     def __init__(
-        self, signals: Signals, *, grace: float = 3.0, tick: Callable[[], None] | None = None
+        self,
+        signals: Signals,
+        supervisor: Supervisor,
+        *,
+        grace: float = 3.0,
+        tick: Callable[[], None] | None = None,
     ) -> None:
         self._signals = signals
+        self._supervisor = supervisor
         self._grace = grace
         self._tick = tick
         self._steady = Steady()
@@ -39,6 +46,7 @@ class Patience:
     def __call__(self, error: LedgerError) -> bool:
         """Wait a moment; false once there is no more time to try again."""
         self.tell(error)
+        self._supervisor.beat(lambda: f"all work waits: {error.message}")
         if self._signals.wish is Wish.STOP:
             now = time.monotonic()
             self._deadline = self._deadline or now + self._grace

@@ -235,6 +235,7 @@ def serve() -> None:
     # and not SIG_IGN: what is ignored stays so across exec, and ssh must hear its SIGTERM.
     signal.signal(signal.SIGINT, _leave_it_to_the_parent)
     signal.signal(signal.SIGTERM, _leave_it_to_the_parent)
+    signal.signal(signal.SIGHUP, _leave_it_to_the_parent)
     signal.signal(signal.SIGIO, _leave_it_to_the_parent)
     if os.getppid() != parent:
         return

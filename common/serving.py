@@ -3,8 +3,9 @@
 import gc
 import logging
 import os
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, ExitStack
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,11 @@ from common.lifecycle import Lifecycle
 from common.patience import Patience
 from common.pool import Pool, Recipe
 from common.runtime import MARK, Runtime, clear, runtime_directory
-from common.signals import Signals
+from common.signals import Signals, Wish
+from common.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from common.engine import Engine
+    from common.engine import Engine, Means
     from common.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -42,14 +44,54 @@ class Plan:
     """The module that workers import as they start."""
     recipe: "Callable[[str, Path], Recipe[Task, object]]"
     """From the ledger's id and the runtime directory, what a worker is."""
-    assemble: "Callable[[Ledger, Pool[Task, object], Patience, Tick | None], AbstractContextManager[Engine]]"
+    assemble: "Callable[[Means], AbstractContextManager[Engine]]"
     """The engine, which works for as long as the context lasts."""
 
 
-def serve(plan: Plan, *, once: bool, ready: Callable[[], None], tick: Tick | None) -> int:
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who wants to know how a manager is."""
+
+    supervisor: Supervisor
+    ready: Callable[[], None] = lambda: None
+    """Called once it is up."""
+    tick: Tick | None = None
+    """Called about four times a second while it works."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Footing:
+    """What stays when another configuration is taken up."""
+
+    ledger: Ledger
+    patience: Patience
+    runtime: Path
+    audience: Audience
+    started_at: int
+
+    @contextmanager
+    def engine(self, plan: Plan) -> "Iterator[Engine]":
+        """The engine of a plan, with its workers; what they have in the runtime directory goes with them."""
+        with ExitStack() as stack:
+            stack.callback(clear, self.runtime)
+            pool: Pool[Task, object] = Pool(plan.workers, prepare=plan.prepare)
+            stack.callback(pool.close)
+            # They get ready while the rest of the manager is imported.
+            pool.start()
+            pool.brief(plan.recipe(self.ledger.id, self.runtime))
+            from common.engine import Means
+
+            supervisor, tick = self.audience.supervisor, self.audience.tick
+            means = Means(self.ledger, self.patience, pool, supervisor, self.started_at, tick)
+            yield stack.enter_context(plan.assemble(means))
+
+
+def serve(plan: Plan, audience: Audience, *, once: bool, renew: Callable[[], Plan | None]) -> int:
     """Be a manager until told to stop; with `once`, until nothing is left that can be done.
 
-    Returns the exit code: 0, or 3 when `once` ended with files that could not go their way.
+    Returns the exit code: 0, or 3 when `once` ended with files that could not go their way. `renew` is
+    called when the configuration is to be read again, and gives what the manager is to be from then on,
+    with the same ledger; None: what it is.
 
     Raises
     ------
@@ -58,29 +100,41 @@ def serve(plan: Plan, *, once: bool, ready: Callable[[], None], tick: Tick | Non
     DbbError
         It can't begin, or the ledger can't be used any more.
     """
+    started_at = time.time_ns() // 1_000_000
     with ExitStack() as stack:
         # At its end the interpreter looks for garbage in all that was ever imported, which takes long.
         stack.callback(gc.freeze)
         stack.enter_context(ManagerLock(plan.ledger))
         signals = stack.enter_context(Signals())
-        patience = Patience(signals, tick=tick)
+        patience = Patience(signals, audience.supervisor, tick=audience.tick)
         ledger = stack.enter_context(
             Ledger.open(plan.ledger, plan.lifecycle, busy_timeout=_LEDGER_WAIT, patience=patience)
         )
         runtime = stack.enter_context(runtime_directory(ledger.id))
         _succeed_a_killed_one(runtime, ledger.id)
         os.environ[MARK] = ledger.id
-        pool: Pool[Task, object] = Pool(plan.workers, prepare=plan.prepare)
-        stack.callback(pool.close)
-        # They get ready while the rest of the manager is imported.
-        pool.start()
-        pool.brief(plan.recipe(ledger.id, runtime.path))
-        engine = stack.enter_context(plan.assemble(ledger, pool, patience, tick))
-        ready()
-        engine.run(signals, once=once)
+        _work(plan, _Footing(ledger, patience, runtime.path, audience, started_at), signals, once, renew)
         left = sum(total.files for total in ledger.totals() if total.state not in plan.finished)
         log.info("stopped")
         return 3 if once and left else 0
+
+
+def _work(
+    plan: Plan, footing: _Footing, signals: Signals, once: bool, renew: Callable[[], Plan | None]
+) -> None:
+    """Have an engine run, and another one whenever it gives way to another configuration."""
+    coming: Plan | None = plan
+
+    def gives_way() -> bool:
+        nonlocal coming
+        coming = renew()
+        return coming is not None
+
+    while coming is not None and signals.wish is Wish.GO_ON:
+        present, coming = coming, None
+        with footing.engine(present) as engine:
+            footing.audience.ready()
+            engine.run(signals, once=once, renew=gives_way)
 
 
 def _succeed_a_killed_one(runtime: Runtime, ledger_id: str) -> None:

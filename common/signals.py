@@ -1,4 +1,4 @@
-"""How a running manager is told to stop: politely, at once, or once all that is in flight is done."""
+"""How a running manager is told to stop, in how much of a hurry, or to read its configuration again."""
 
 import os
 import signal
@@ -20,19 +20,23 @@ class Wish(IntEnum):
 class Signals:
     """Listens for them, and wakes the loop that waits on `fileno()`.
 
-    A second SIGINT raises KeyboardInterrupt where the program stands.
+    A second SIGINT raises KeyboardInterrupt where the program stands. SIGHUP asks for the configuration
+    to be read again; but to a manager whose terminal was closed it means a stop, unless it began with
+    SIGHUP ignored (``nohup``).
     """
 
     def __init__(self) -> None:
         self.wish = Wish.GO_ON
+        self._wants_renewal = False
         self._interrupts = 0
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._before: dict[int, signal.Handlers | int | object] = {}
 
     def __enter__(self) -> Self:
         self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
             self._before[number] = signal.signal(number, self._heard)
+        self._needs_terminal = _has_terminal() and self._before[signal.SIGHUP] != signal.SIG_IGN
         # Sent when somebody opens a file for writing while its lease is being asked for; it would kill.
         self._before[signal.SIGIO] = signal.signal(signal.SIGIO, signal.SIG_IGN)
         return self
@@ -58,9 +62,26 @@ class Signals:
         except BlockingIOError:
             pass
 
+    def wants_renewal(self) -> bool:
+        """Whether the configuration is to be read again; asking takes that as done."""
+        wanted, self._wants_renewal = self._wants_renewal, False
+        return wanted
+
     def _heard(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts > 1:
                 raise KeyboardInterrupt
+        if number == signal.SIGHUP and (not self._needs_terminal or _has_terminal()):
+            self._wants_renewal = True
+            return
         self.wish = max(self.wish, Wish.DRAIN if number == signal.SIGUSR1 else Wish.STOP)
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

@@ -5,14 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from common.discovery import Discovery
-from common.engine import Engine
-from common.ledger.ledger import Ledger
-from common.patience import Patience
-from common.pool import Pool
+from common.engine import Engine, Means
 from common.scan import Scanner, Source
-from common.serving import Tick
 from common.settle import Settling
-from common.tasks import Task
 from common.watch import Watch
 from endpoint.clerk import ClerkRecipe
 from endpoint.config import EndpointConfig
@@ -28,19 +23,13 @@ def recipe(config: EndpointConfig) -> ClerkRecipe:
 
 
 @contextmanager
-def assemble(
-    config: EndpointConfig,
-    ledger: Ledger,
-    pool: Pool[Task, object],
-    patience: Patience,
-    tick: Tick | None,
-) -> Iterator[Engine]:
+def assemble(config: EndpointConfig, means: Means) -> Iterator[Engine]:
     """The engine of an endpoint manager, watching its buffer for as long as the context lasts."""
     general, premises = config.general, Premises.of(config)
     with nullcontext() if config.finder.reads_logs else Watch(premises.buffer) as watch:
         scanner = _source(config, premises)
         discovery = Discovery(
-            ledger,
+            means.ledger,
             scanner,
             Settling(scanner, settle=general.settle),
             watch,
@@ -48,8 +37,8 @@ def assemble(
             pause=general.pause,
             bulky_above=general.batch_bytes,
         )
-        craft = Endpoint(config, premises, ledger)
-        yield Engine(craft, ledger, patience, discovery, pool, general.retry.backoff(), tick=tick)
+        craft = Endpoint(config, premises, means)
+        yield Engine(craft, means, discovery, general.retry.backoff())
 
 
 def _source(config: EndpointConfig, premises: Premises) -> Source:

@@ -1,7 +1,6 @@
 """What makes the shared commands those of the endpoint manager."""
 
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from common.health import Check
+    from common.serving import Plan
     from common.status import Words
     from endpoint.config import EndpointConfig
 
@@ -40,7 +40,7 @@ def application(*, level: str | None = None) -> typer.Typer:
             load=partial(_load, level=level),
             effective=_effective,
             places=_places,
-            serve=_serve,
+            plan=_plan,
             checks=_checks,
             words=_words,
             verbs=(("backfill", _backfill, "endpoint.yaml night1"),),
@@ -73,12 +73,10 @@ def _places(config: "EndpointConfig") -> Places:
     )
 
 
-def _serve(
-    config: "EndpointConfig", *, once: bool, ready: Callable[[], None], tick: Callable[[], None] | None
-) -> int:
-    from endpoint.manager import serve
+def _plan(config: "EndpointConfig") -> "Plan":
+    from endpoint.manager import plan
 
-    return serve(config, once=once, ready=ready, tick=tick)
+    return plan(config)
 
 
 def _checks(path: Path, config: "EndpointConfig", canary: bool) -> "Sequence[Check]":

@@ -112,7 +112,7 @@ def _catalogue(value: object) -> object:
 class IngesterConfig(Section):
     catalogue: Annotated[Text | ImportConfig, BeforeValidator(_catalogue)] = "sqlite"
     """`sqlite`, `butler`, `command`, `null`, an entry point, `module:Class`, or `{import: …, name: …}`."""
-    config: Annotated[dict[str, object], BeforeValidator(typed)] = Field(default_factory=dict)
+    config: Annotated[dict[str, object], BeforeValidator(typed)] = Field(default_factory=dict, repr=False)
     """The catalogue's own configuration."""
     include_list: Patterns = ()
     """Files that are ingested: regular expressions, searched for in the path; empty: all."""

@@ -9,12 +9,11 @@ from dataclasses import replace
 
 from common import __version__
 from common.disks import Disks
-from common.engine import Claim, now_ms
+from common.engine import Claim, Means, now_ms
 from common.entry import Batch, Done, Failed, Outcome, Report
 from common.errors import Scope
 from common.files import BufferedFile, Checksum
 from common.gate import Gate
-from common.ledger.ledger import Ledger
 from common.ledger.rows import ManagerRow, Version
 from common.lifecycle import Step
 from common.mishaps import Mishaps, tell
@@ -34,20 +33,20 @@ log = logging.getLogger(__name__)
 class Endpoint:
     """What the endpoint manager decides; the craft of its engine."""
 
-    def __init__(self, config: EndpointConfig, premises: Premises, ledger: Ledger) -> None:
+    def __init__(self, config: EndpointConfig, premises: Premises, means: Means) -> None:
         self._config = config
         self._premises = premises
-        self._ledger = ledger
-        self._started_at = now_ms()
+        self._ledger = means.ledger
+        self._started_at = means.started_at
         self._gates = {
             VERIFY: Gate("files wait in the buffer", "files are verified again"),
             STORE: Gate("verified files wait in the buffer", "storage takes files again"),
             INGEST: Gate("stored files wait", "the catalogue takes files again", most=10.0),
         }
         self._mishaps = Mishaps()
-        self._receipts = Receipts(ledger, premises.staging)
-        self._retirement = Retirement(ledger, premises.staging)
-        self._cleaner = Cleaner(_rules(config, premises), ledger, time.monotonic())
+        self._receipts = Receipts(means.ledger, premises.staging)
+        self._retirement = Retirement(means.ledger, premises.staging)
+        self._cleaner = Cleaner(_rules(config, premises), means.ledger, time.monotonic())
         places = {"buffer": premises.buffer, "ledger": os.fsencode(config.ledger_path.parent)}
         self._disks = Disks(
             places if premises.storage is None else {**places, "storage": premises.storage},
@@ -107,7 +106,7 @@ class Endpoint:
                 version=__version__,
                 started_at=self._started_at,
                 heartbeat_at=now_ms(),
-                paused=self._paused(),
+                paused=self.paused(),
                 disk=self._disks.rows(),
             )
         )
@@ -115,6 +114,12 @@ class Endpoint:
     def patience(self, now: float) -> float:
         waits = [wait for gate in self._gates.values() if (wait := gate.patience(now)) is not None]
         return max(0.0, min([*waits, self._cleaner.patience(now)]))
+
+    def paused(self) -> str:
+        if self._disks.lacks_room_for_ledger:
+            return "the disk of the ledger is full"
+        failure = next((gate.failure for gate in self._gates.values() if gate.failure), None)
+        return f"{failure.cause}: {failure.reason}; {failure.hint}" if failure else ""
 
     def hopeful(self) -> bool:
         return any(gate.is_hopeful for gate in self._gates.values())
@@ -194,12 +199,6 @@ class Endpoint:
                 for outcome in report.outcomes
             ),
         )
-
-    def _paused(self) -> str:
-        if self._disks.lacks_room_for_ledger:
-            return "the disk of the ledger is full"
-        failure = next((gate.failure for gate in self._gates.values() if gate.failure), None)
-        return f"{failure.cause}: {failure.reason}; {failure.hint}" if failure else ""
 
 
 def _rules(config: EndpointConfig, premises: Premises) -> Rules:

@@ -1,36 +1,30 @@
 """The endpoint manager: what makes it another than the handoff's."""
 
 import logging
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import DbbError
-from common.serving import Plan, Tick
-from common.serving import serve as serve_by
+from common.serving import Plan
 from endpoint.lifecycle import FINISHED, LIFECYCLE
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from common.engine import Engine
-    from common.ledger.ledger import Ledger
-    from common.patience import Patience
-    from common.pool import Pool
-    from common.tasks import Task
+    from common.engine import Engine, Means
     from endpoint.clerk import ClerkRecipe
     from endpoint.config import EndpointConfig
 
 
-def serve(
-    config: "EndpointConfig",
-    *,
-    once: bool = False,
-    ready: Callable[[], None] = lambda: None,
-    tick: Tick | None = None,
-) -> int:
-    """Be the endpoint manager, as `common.serving.serve` says."""
+def plan(config: "EndpointConfig") -> Plan:
+    """What `common.serving.serve` needs to be the endpoint manager.
+
+    Raises
+    ------
+    DbbError
+        A directory is not there.
+    """
     _require_directories(config)
     _warn_of_catalogue(config)
 
@@ -40,14 +34,12 @@ def serve(
 
         return recipe(config)
 
-    def assemble(
-        ledger: "Ledger", pool: "Pool[Task, object]", patience: "Patience", tick: Tick | None
-    ) -> "AbstractContextManager[Engine]":
+    def assemble(means: "Means") -> "AbstractContextManager[Engine]":
         from endpoint.assembly import assemble
 
-        return assemble(config, ledger, pool, patience, tick)
+        return assemble(config, means)
 
-    plan = Plan(
+    return Plan(
         ledger=config.ledger_path,
         lifecycle=LIFECYCLE,
         finished=FINISHED,
@@ -56,7 +48,6 @@ def serve(
         recipe=recipe,
         assemble=assemble,
     )
-    return serve_by(plan, once=once, ready=ready, tick=tick)
 
 
 def _warn_of_catalogue(config: "EndpointConfig") -> None:

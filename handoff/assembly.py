@@ -1,18 +1,14 @@
 """How the parts of a handoff manager are put together."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from common.discovery import Discovery
-from common.engine import Engine
-from common.ledger.ledger import Ledger
-from common.patience import Patience
-from common.pool import Pool
+from common.engine import Engine, Means
 from common.scan import Scanner
 from common.settle import Settling
-from common.tasks import Task
 from common.watch import Watch
 from handoff.config import HandoffConfig
 from handoff.craft import Handoff
@@ -26,20 +22,14 @@ def recipe(config: HandoffConfig, owner: str, runtime: Path) -> CourierRecipe:
 
 
 @contextmanager
-def assemble(
-    config: HandoffConfig,
-    ledger: Ledger,
-    pool: Pool[Task, object],
-    patience: Patience,
-    tick: Callable[[], None] | None,
-) -> Iterator[Engine]:
+def assemble(config: HandoffConfig, means: Means) -> Iterator[Engine]:
     """The engine of a handoff manager, watching its buffer for as long as the context lasts."""
     general = config.general
     buffer = os.fsencode(config.handoff.buffer)
     with Watch(buffer) as watch:
         scanner = Scanner(buffer, exclude=general.exclude_list)
         discovery = Discovery(
-            ledger,
+            means.ledger,
             scanner,
             Settling(scanner, settle=general.settle),
             watch,
@@ -47,5 +37,5 @@ def assemble(
             pause=general.pause,
             bulky_above=general.batch_bytes,
         )
-        craft = Handoff(config, ledger)
-        yield Engine(craft, ledger, patience, discovery, pool, general.retry.backoff(), tick=tick)
+        craft = Handoff(config, means)
+        yield Engine(craft, means, discovery, general.retry.backoff())

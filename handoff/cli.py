@@ -1,7 +1,7 @@
 """What makes the shared commands those of the handoff manager."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -12,6 +12,7 @@ from handoff.lifecycle import LIFECYCLE
 
 if TYPE_CHECKING:
     from common.health import Check
+    from common.serving import Plan
     from handoff.config import HandoffConfig
 
 
@@ -30,7 +31,7 @@ def application() -> typer.Typer:
             load=_load,
             effective=_effective,
             places=_places,
-            serve=_serve,
+            plan=_plan,
             checks=_checks,
         )
     )
@@ -58,12 +59,10 @@ def _places(config: "HandoffConfig") -> Places:
     )
 
 
-def _serve(
-    config: "HandoffConfig", *, once: bool, ready: Callable[[], None], tick: Callable[[], None] | None
-) -> int:
-    from handoff.manager import serve
+def _plan(config: "HandoffConfig") -> "Plan":
+    from handoff.manager import plan
 
-    return serve(config, once=once, ready=ready, tick=tick)
+    return plan(config)
 
 
 def _checks(path: Path, config: "HandoffConfig", canary: bool) -> "Sequence[Check]":

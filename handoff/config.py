@@ -57,14 +57,14 @@ class SshConfig(Section):
     """The private key, without a passphrase; no other is offered. When left out, ssh decides."""
     config: LocalPath | None = None
     """The ssh configuration file to read instead of the account's and the system's."""
-    options: dict[str, Annotated[Text, AfterValidator(_yes_or_no)]] = Field(default_factory=dict)
+    options: dict[str, Annotated[Text, AfterValidator(_yes_or_no)]] = Field(default_factory=dict, repr=False)
     """More options, named as in `man ssh_config`; they prevail over `config`."""
 
 
 class CommandsConfig(Section):
-    transfer: Text | None = None
+    transfer: Text | None = Field(default=None, repr=False)
     """Sends `{file}`, or several as `{batch}`, to `{dest}`; takes the place of `endpoint.transfer`."""
-    remote: Text | None = None
+    remote: Text | None = Field(default=None, repr=False)
     """Runs `{command}` at the endpoint; takes the place of `endpoint.ssh`."""
 
 

@@ -8,12 +8,11 @@ from dataclasses import replace
 
 from common import __version__
 from common.disks import Disks, row
-from common.engine import Claim, now_ms
+from common.engine import Claim, Means, now_ms
 from common.entry import Batch, Done, Failed, Report
 from common.errors import Failure, Scope
 from common.files import BufferedFile
 from common.gate import Gate
-from common.ledger.ledger import Ledger
 from common.ledger.rows import ManagerRow
 from common.lifecycle import Step
 from common.mishaps import Mishaps, tell, worker_died
@@ -37,13 +36,13 @@ _HOPEFUL_SETBACKS = 3
 class Handoff:
     """What the handoff manager decides; the craft of its engine."""
 
-    def __init__(self, config: HandoffConfig, ledger: Ledger) -> None:
+    def __init__(self, config: HandoffConfig, means: Means) -> None:
         self._config = config
-        self._ledger = ledger
-        self._started_at = now_ms()
+        self._ledger = means.ledger
+        self._started_at = means.started_at
         self._outlook = Outlook(config.general.min_free)
         self._orders: Orders | None = None
-        self._receipts = Collection(ledger)
+        self._receipts = Collection(means.ledger)
         self._leftovers: set[bytes] = set()
         self._mishaps = Mishaps()
         self._holding = Gate("delivered files wait in the buffer", "the holding area takes files again")
@@ -144,7 +143,7 @@ class Handoff:
                 endpoint_state=self._outlook.state,
                 endpoint_since=self._outlook.since,
                 endpoint_reason=f"{failure.cause}: {failure.reason}" if failure else "",
-                paused=self._paused(),
+                paused=self.paused(),
                 disk=self._disks.rows() | there,
             )
         )
@@ -153,6 +152,14 @@ class Handoff:
         holding = self._holding.patience(now)
         waits = [self._outlook.patience(now), self._next_sweep - now]
         return max(0.0, min(waits if holding is None else [*waits, holding]))
+
+    def paused(self) -> str:
+        if self._disks.lacks_room_for_ledger:
+            return "the disk of the ledger is full"
+        failure = self._outlook.failure or self._holding.failure
+        return (
+            "; ".join(filter(None, (f"{failure.cause}: {failure.reason}", failure.hint))) if failure else ""
+        )
 
     def hopeful(self) -> bool:
         unsettled = self._outlook.is_unsettled and self._outlook.setbacks < _HOPEFUL_SETBACKS
@@ -220,14 +227,6 @@ class Handoff:
         if batch.step == SEND:
             self._leftovers.add(batch_name(self._ledger.id, batch))
             self._outlook.look_soon()
-
-    def _paused(self) -> str:
-        if self._disks.lacks_room_for_ledger:
-            return "the disk of the ledger is full"
-        failure = self._outlook.failure or self._holding.failure
-        return (
-            "; ".join(filter(None, (f"{failure.cause}: {failure.reason}", failure.hint))) if failure else ""
-        )
 
 
 def _has_worked(step: Step, report: Report) -> bool:

@@ -1,33 +1,27 @@
 """The handoff manager: what makes it another than the endpoint's."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import DbbError
-from common.serving import Plan, Tick
-from common.serving import serve as serve_by
+from common.serving import Plan
 from handoff.lifecycle import LIFECYCLE
 
 if TYPE_CHECKING:
-    from common.engine import Engine
-    from common.ledger.ledger import Ledger
-    from common.patience import Patience
-    from common.pool import Pool
-    from common.tasks import Task
+    from common.engine import Engine, Means
     from handoff.config import HandoffConfig
     from handoff.route import CourierRecipe
 
 
-def serve(
-    config: "HandoffConfig",
-    *,
-    once: bool = False,
-    ready: Callable[[], None] = lambda: None,
-    tick: Tick | None = None,
-) -> int:
-    """Be the handoff manager, as `common.serving.serve` says."""
+def plan(config: "HandoffConfig") -> Plan:
+    """What `common.serving.serve` needs to be the handoff manager.
+
+    Raises
+    ------
+    DbbError
+        A directory is not there.
+    """
     _require_directories(config)
 
     # What they import takes as long as the start of the workers, which runs beside it.
@@ -36,14 +30,12 @@ def serve(
 
         return recipe(config, owner, runtime)
 
-    def assemble(
-        ledger: "Ledger", pool: "Pool[Task, object]", patience: "Patience", tick: Tick | None
-    ) -> "AbstractContextManager[Engine]":
+    def assemble(means: "Means") -> "AbstractContextManager[Engine]":
         from handoff.assembly import assemble
 
-        return assemble(config, ledger, pool, patience, tick)
+        return assemble(config, means)
 
-    plan = Plan(
+    return Plan(
         ledger=config.ledger_path,
         lifecycle=LIFECYCLE,
         finished=("held", "vanished"),
@@ -52,7 +44,6 @@ def serve(
         recipe=recipe,
         assemble=assemble,
     )
-    return serve_by(plan, once=once, ready=ready, tick=tick)
 
 
 def _require_directories(config: "HandoffConfig") -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.archive import Archive
 from tests.loopback import Sites, Sshd
 
 # So that what their assertions compare is shown.
@@ -27,3 +28,15 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 def sites(tmp_path: Path, sshd: Sshd) -> Sites:
     """Two empty sites, joined by the shared sshd."""
     return Sites(tmp_path / "sites", sshd)
+
+
+@pytest.fixture(params=["handoff", "endpoint"])
+def managed(request: pytest.FixtureRequest, tmp_path: Path) -> Sites | Archive:
+    """Each of the two managers, configured."""
+    found: Sites | Archive
+    if request.param == "handoff":
+        found = Sites(tmp_path / "sites", request.getfixturevalue("sshd"))
+    else:
+        found = Archive(tmp_path / "archive")
+    found.write_config()
+    return found

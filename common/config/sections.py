@@ -1,8 +1,9 @@
 """The sections that the configurations of both managers share."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from common.config.changes import changes
 from common.config.origin import ledger_path
 from common.config.values import Duration, LocalPath, Size, origin, upper
 from common.retry import Backoff
@@ -31,6 +33,10 @@ class Section(BaseModel):
     def _empty(cls, data: object) -> object:
         """A section without a value has all its defaults."""
         return {} if data is None else data
+
+    def changes(self, after: Self) -> Iterator[str]:
+        """What differs in another of its kind, a line for each key, without what may be a password."""
+        return changes(self, after)
 
 
 def _engine(value: object, info: ValidationInfo) -> str:

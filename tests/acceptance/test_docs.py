@@ -289,7 +289,7 @@ def test_a_conflict_is_decided_for_ours_and_for_theirs(walk: Walk, sites: Sites,
 
 @follows(
     "operations.md",
-    *("The manager is not running", "Files wait and nothing moves", "A pause", "Other exit codes"),
+    *("The manager is not running", "Files wait and nothing moves", "A pause", "A changed configuration"),
     "Where to look further",
 )
 def test_what_killed_stopped_or_held_up_a_manager_is_found_and_mended(
@@ -451,6 +451,9 @@ ELSEWHERE = {
     ("containers.md", "Every day"): "tests/containers/test_containers.py",
     ("containers.md", "Another instrument"): "tests/acceptance/test_compose.py",
     ("containers.md", "The endpoint manager"): "tests/containers/test_containers.py",
+    # Nothing here is run by systemd; its units are, with the commands that they name.
+    ("systemd.md", "From nothing to a running manager"): "tests/acceptance/test_service.py",
+    ("systemd.md", "Every day"): "tests/acceptance/test_service.py",
 }
 """Commands that can't be run here, by their page and heading, and the test that stands for them."""
 FOREGROUND = {("hdfmgr start", ""), ("endmgr start", "")}

@@ -16,7 +16,8 @@ EXPORTED = {"MNGR_VER", "TAG", "USR_NAME", "USR_ID", "GRP_ID", "LSST_VER"}
 # What a bare machine has, as far as env.bash uses it; sshd is found beside, in /usr/sbin.
 BARE = (
     "bash cat cksum cut dirname env head mktemp nproc paste python3 rm sed sort tail "
-    "buildah busybox csh debootstrap docker-compose fish openssl scp sqlite3 ssh ssh-keygen tmux zsh"
+    "buildah busybox csh debootstrap docker-compose fish openssl scp sqlite3 ssh ssh-keygen "
+    "systemd-analyze tmux zsh"
 )
 
 # One group: a checkout is set up once, although the suite runs in several processes.

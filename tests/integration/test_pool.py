@@ -67,6 +67,17 @@ def test_workers_beyond_the_first_two_are_started_one_after_another(trace: Path)
         pool.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_meant_for_the_parent_ends_no_worker(
+    pool: Pool[str, str], number: signal.Signals
+) -> None:
+    pool.submit(0, "pid")
+    [before] = answers(pool, 1)
+    os.kill(int(str(before.result)), number)
+    pool.submit(0, "pid")
+    assert answers(pool, 1) == [before]
+
+
 def test_an_exception_is_told_and_the_worker_lives_on(pool: Pool[str, str]) -> None:
     pool.submit(0, "pid")
     before = answers(pool, 1)
