@@ -12,13 +12,13 @@ from tests.loopback import Sites, Sshd, files_below, write_file
 from tests.runs import Run, counts, eventually, leftovers, owner, stand_in
 from tests.troubles import (
     STRAIGHT,
+    assert_stops,
     attempts,
     disk,
     endpoint_state,
     fill,
     mount,
     own_mounts,
-    seconds_to_stop,
     status,
     story,
     unmount,
@@ -68,15 +68,12 @@ def test_a_full_endpoint_pauses_deliveries_until_there_is_space(sites: Sites) ->
             assert manager.said.count("deliveries wait") == 1
             assert 0 < len(files_below(sites.endpoint_buffer)) < 6
             assert sorted(os.listdir(sites.staging)) == [".notes", ".receipts"]
-            told = status(sites)
-            assert told["endpoint"]["reachable"] is True
-            assert "endpoint full" in told["manager"]["paused"]
+            eventually(lambda: "endpoint full" in status(sites)["manager"]["paused"])
+            assert status(sites)["endpoint"]["reachable"] is True
             ballast.unlink()
-            began = time.monotonic()
             assert_delivered(sites, content)
-            assert time.monotonic() - began < 12
             assert "deliveries go on after" in manager.said
-            assert seconds_to_stop(manager) < 5
+            assert_stops(manager)
 
 
 def test_a_floor_of_free_space_is_kept_at_the_endpoint(sites: Sites) -> None:
@@ -253,7 +250,7 @@ def test_a_read_only_holding_area_is_waited_for_while_deliveries_go_on(sites: Si
         time.sleep(3)
         assert os.path.exists(late)
         assert manager.said.count("delivered files wait") == 1
-        assert "holding area read-only" in status(sites)["manager"]["paused"]
+        eventually(lambda: "holding area read-only" in status(sites)["manager"]["paused"])
         mount(sites.holding, "-o", "remount,rw")
         assert_delivered(sites, content)
         assert "the holding area takes files again" in manager.said
@@ -335,7 +332,7 @@ def test_a_full_disk_of_the_ledger_delays_and_loses_nothing(sites: Sites) -> Non
         ballast.unlink()
         assert_delivered(sites, content)
         assert "the ledger can be written again" in manager.said
-        assert seconds_to_stop(manager) < 5
+        assert_stops(manager)
 
 
 def test_a_manager_ends_in_time_while_the_disk_of_its_ledger_is_full(sites: Sites) -> None:
@@ -347,7 +344,7 @@ def test_a_manager_ends_in_time_while_the_disk_of_its_ledger_is_full(sites: Site
             ballast = fill(sites.ledger.parent)
             content = write(sites, 200, 10)
             eventually(lambda: "no space left for the ledger" in manager.said)
-            assert seconds_to_stop(manager) < 8
+            assert_stops(manager)
         ballast.unlink()
         with Run(sites):
             assert_delivered(sites, content)
@@ -361,7 +358,7 @@ def test_nothing_new_is_begun_while_the_disk_of_the_ledger_is_short_of_space(sit
         eventually(lambda: "free on the disk of the ledger: nothing new is begun" in manager.said)
         time.sleep(2)
         assert counts(sites) == {"found": 3}
-        assert status(sites)["manager"]["paused"]
+        eventually(lambda: status(sites)["manager"]["paused"])
         mount(sites.ledger.parent, "-o", "remount,size=20m")
         assert_delivered(sites, content)
 
@@ -392,7 +389,7 @@ def test_a_runtime_directory_that_somebody_cleaned_away_is_made_again(sites: Sit
         write_file(sites.buffer, b"late.fits", b"late")
         content[b"late.fits"] = b"late"
         assert_delivered(sites, content)
-        assert seconds_to_stop(manager) < 5
+        assert_stops(manager)
     assert not leftovers(sites)
 
 
