@@ -19,7 +19,7 @@ from common import wording
 if TYPE_CHECKING:  # pydantic, which this would import, is nothing for a worker
     from common.config.sections import LoggingConfig
 
-_REOPEN = 10.0
+_REOPEN = 2.0
 """Seconds after which a log file that failed is tried again."""
 
 
@@ -116,7 +116,7 @@ class LogStream(logging.Handler):
 
 
 class LogFile(logging.Handler):
-    """A log file. While it can't be written, messages go elsewhere, and the reason is said once."""
+    """A log file. While it can't be written, messages go elsewhere, and why is said as all that lasts."""
 
     def __init__(
         self,
@@ -128,6 +128,7 @@ class LogFile(logging.Handler):
         self._config, self._fallback, self._clock = config, fallback, clock
         self._file: logging.FileHandler | None = None
         self._failed_at: float | None = None
+        self._steady = Steady(clock)
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._failed_at is not None and self._clock() < self._failed_at + _REOPEN:
@@ -136,7 +137,7 @@ class LogFile(logging.Handler):
         try:
             self._write(record)
         except (OSError, ValueError) as error:
-            if self._failed_at is None:
+            if self._steady.due("file"):
                 message = f"the log file can't be written: {error}; messages go to standard error"
                 self._fall_back(_own(logging.ERROR, message))
             self._failed_at = self._clock()
@@ -152,11 +153,14 @@ class LogFile(logging.Handler):
         if self._file is not None and not _is_in_place(self._file):
             # Moved away by logrotate, or removed with its directory: go on in a new one.
             self._close_file()
-        self._file = self._file or _file(self._config)
+        if self._file is None:
+            _end_line(os.fspath(self._config.file or ""))
+            self._file = _file(self._config)
         if self._failed_at is not None:
-            message = "the log file can be written again; messages in between went to standard error"
-            self._file.emit(_own(logging.WARNING, message))
             self._failed_at = None
+            if self._steady.ended("file") is not None:
+                message = "the log file can be written again; messages in between went to standard error"
+                self._file.emit(_own(logging.WARNING, message))
         self._file.emit(record)
 
     def _fall_back(self, record: logging.LogRecord) -> None:
@@ -240,6 +244,15 @@ def _file(config: "LoggingConfig") -> logging.FileHandler:
         handler = _PlainFile(path, encoding="utf-8", delay=True)
     handler.setFormatter(_formatter(config))
     return handler
+
+
+def _end_line(path: str) -> None:
+    """Let nothing be added to a line that a full disk or a power cut has left unfinished."""
+    # One that may be written but not read is left as it is.
+    with suppress(FileNotFoundError, PermissionError), open(path, "rb+", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size  # 0 of what is no file
+        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+            os.pwrite(file.fileno(), b"\n", size)
 
 
 def _is_in_place(file: logging.FileHandler) -> bool:
