@@ -462,7 +462,7 @@ class Commands(Generic[Config]):
         if show:
             screen.say(self._kind.effective(loaded).rstrip("\n"))
             return
-        for note in loaded.notes():
+        for note in (*loaded.notes(), *_log_note(loaded.logging.file)):
             screen.say(f"{config}: {note}")
         screen.say(f"{config}: is valid")
 
@@ -601,6 +601,14 @@ def _configure_logs(settings: "LoggingConfig", *, quiet: bool, debug: bool) -> N
     configure(
         settings, level="DEBUG" if debug else None, stream_level=logging.ERROR if quiet else logging.NOTSET
     )
+
+
+def _log_note(file: Path | None) -> tuple[str, ...]:
+    """What is to be told of a log that can't be written here and now."""
+    from common.logs import unwritable
+
+    why = "" if file is None else unwritable(file)
+    return (f"logging.file: {why}; until that is mended messages go to standard error",) if why else ()
 
 
 def _word(config: Path) -> str:
