@@ -217,6 +217,18 @@ def test_a_background_program_is_ended_with_its_group(tmp_path: Path) -> None:
         assert gone_within(10, pid)
 
 
+def test_what_a_thread_of_a_background_program_started_is_ended_as_well(tmp_path: Path) -> None:
+    program = (
+        "import subprocess, sys, threading\n"
+        "threading.Thread(target=subprocess.run, args=(['setsid', 'sh', '-c', sys.argv[1]],)).start()"
+    )
+    script = f"echo $$ > {tmp_path}/pid; exec sleep 1000"
+    with Background([sys.executable, "-c", program, script]) as threaded:
+        pid = read_pid(tmp_path / "pid")
+        threaded.kill(wholly=True)
+        assert gone_within(10, pid)
+
+
 def test_a_background_program_gets_the_descriptors_that_it_is_given() -> None:
     reader, writer = os.pipe()
     with Background(["sh", "-c", f"echo hello > /dev/fd/{writer}"], pass_fds=(writer,)) as program:
