@@ -14,7 +14,7 @@ from common.ledger.lock import ManagerLock
 from common.lifecycle import Lifecycle
 from common.patience import Patience
 from common.pool import Pool, Recipe
-from common.runtime import MARK, Runtime, clear, runtime_directory
+from common.runtime import MARK, Runtime, clear, remove_forgotten, runtime_directory
 from common.signals import Signals
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def serve(plan: Plan, *, once: bool, ready: Callable[[], None], tick: Tick | Non
         )
         runtime = stack.enter_context(runtime_directory(ledger.id))
         _succeed_a_killed_one(runtime, ledger.id)
+        remove_forgotten(_ledgers_at_work)
         os.environ[MARK] = ledger.id
         pool: Pool[Task, object] = Pool(plan.workers, prepare=plan.prepare)
         stack.callback(pool.close)
@@ -92,3 +93,9 @@ def _succeed_a_killed_one(runtime: Runtime, ledger_id: str) -> None:
         ended = end_orphans(ledger_id)
         clear(runtime.path)
         log.warning("the manager before this one was killed; %d processes of it were ended", ended)
+
+
+def _ledgers_at_work() -> frozenset[str]:
+    from common.orphans import marks
+
+    return marks()

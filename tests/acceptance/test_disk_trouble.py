@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import Sites, Sshd, files_below, write_file
-from tests.runs import Run, counts, eventually, leftovers, owner, stand_in
+from tests.runs import Run, children, counts, eventually, leftovers, owner, stand_in
 from tests.troubles import (
     STRAIGHT,
     assert_stops,
     attempts,
+    carry_all,
     disk,
     endpoint_state,
     fill,
@@ -391,6 +392,21 @@ def test_a_runtime_directory_that_somebody_cleaned_away_is_made_again(sites: Sit
         assert_delivered(sites, content)
         assert_stops(manager)
     assert not leftovers(sites)
+
+
+def test_that_of_a_manager_that_was_killed_for_good_goes_when_another_starts(sites: Sites) -> None:
+    sites.write_config()
+    with Run(sites) as manager:
+        [runtime] = eventually(lambda: leftovers(sites))
+        eventually(lambda: endpoint_state(sites) == "reachable")
+        manager.kill()
+    eventually(lambda: not children(sites))
+    assert os.listdir(runtime)
+    os.utime(runtime, (0, 0))
+    sites.ledger = sites.directory / "another.db"
+    sites.write_config()
+    assert carry_all(sites) == 0
+    assert not runtime.exists()
 
 
 @pytest.mark.parametrize("transfer", ["rsync", "scp"])
