@@ -40,8 +40,8 @@ class Plan:
     workers: int
     prepare: str
     """The module that workers import as they start."""
-    recipe: "Callable[[str, Path], Recipe[Task, object]]"
-    """From the ledger's id and the runtime directory, what a worker is."""
+    recipe: "Callable[[Ledger, Path], Recipe[Task, object]]"
+    """From the ledger and the runtime directory, what a worker is."""
     assemble: "Callable[[Ledger, Pool[Task, object], Patience, Tick | None], AbstractContextManager[Engine]]"
     """The engine, which works for as long as the context lasts."""
 
@@ -75,7 +75,7 @@ def serve(plan: Plan, *, once: bool, ready: Callable[[], None], tick: Tick | Non
         stack.callback(pool.close)
         # They get ready while the rest of the manager is imported.
         pool.start()
-        pool.brief(plan.recipe(ledger.id, runtime.path))
+        pool.brief(plan.recipe(ledger, runtime.path))
         engine = stack.enter_context(plan.assemble(ledger, pool, patience, tick))
         ready()
         engine.run(signals, once=once)

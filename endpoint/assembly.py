@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 from common.discovery import Discovery
 from common.engine import Engine
+from common.footing import familiar
 from common.ledger.ledger import Ledger
 from common.patience import Patience
 from common.pool import Pool
@@ -22,9 +24,10 @@ from endpoint.premises import Premises
 from endpoint.rsynclogs import RsyncLogs, Window
 
 
-def recipe(config: EndpointConfig) -> ClerkRecipe:
+def recipe(config: EndpointConfig, ledger: Ledger) -> ClerkRecipe:
     """What the workers are."""
-    return ClerkRecipe(Premises.of(config))
+    premises = Premises.of(config)
+    return ClerkRecipe(replace(premises, grounds=familiar(premises.grounds, ledger)))
 
 
 @contextmanager

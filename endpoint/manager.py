@@ -35,10 +35,10 @@ def serve(
     _warn_of_catalogue(config)
 
     # What they import takes as long as the start of the workers, which runs beside it.
-    def recipe(_owner: str, _runtime: Path) -> "ClerkRecipe":
+    def recipe(ledger: "Ledger", _runtime: Path) -> "ClerkRecipe":
         from endpoint.assembly import recipe
 
-        return recipe(config)
+        return recipe(config, ledger)
 
     def assemble(
         ledger: "Ledger", pool: "Pool[Task, object]", patience: "Patience", tick: Tick | None

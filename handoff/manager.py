@@ -31,10 +31,10 @@ def serve(
     _require_directories(config)
 
     # What they import takes as long as the start of the workers, which runs beside it.
-    def recipe(owner: str, runtime: Path) -> "CourierRecipe":
+    def recipe(ledger: "Ledger", runtime: Path) -> "CourierRecipe":
         from handoff.assembly import recipe
 
-        return recipe(config, owner, runtime)
+        return recipe(config, ledger, runtime)
 
     def assemble(
         ledger: "Ledger", pool: "Pool[Task, object]", patience: "Patience", tick: Tick | None

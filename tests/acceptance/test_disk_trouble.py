@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import Sites, Sshd, files_below, write_file
-from tests.runs import Run, children, counts, eventually, leftovers, owner, stand_in
+from tests.runs import Run, children, counts, eventually, leftovers, owner, rows, stand_in
 from tests.troubles import (
     STRAIGHT,
     assert_stops,
@@ -316,6 +316,40 @@ def test_a_disk_of_this_side_that_is_unmounted_for_a_while_loses_nothing(sites: 
             assert_delivered(sites, content | {b"late.fits": b"late"})
             assert not files_below(sites.buffer)
         unmount(directory)
+
+
+def test_a_buffer_that_is_not_mounted_at_the_start_is_waited_for_as_one_that_was_there(sites: Sites) -> None:
+    sites.write_config()
+    with disk(sites.directory / "disk", "size=16m") as device:
+        mount(sites.buffer, "--bind", str(device))
+        _by_a_file(sites)
+        content = write(sites, 3)
+        assert carry_all(sites) == 3
+        assert counts(sites) == {"found": 3}
+        unmount(sites.buffer)
+        _back_from_a_file(sites)
+        with Run(sites) as manager:
+            eventually(lambda: "is not mounted as before" in manager.said)
+            assert set(counts(sites)) <= {"found", "sending"}
+            mount(sites.buffer, "--bind", str(device))
+            assert_delivered(sites, content)
+        unmount(sites.buffer)
+    assert rows(sites, "SELECT * FROM history WHERE target = 'vanished'") == []
+
+
+def test_a_directory_that_has_no_disk_of_its_own_any_more_is_believed_once_it_holds_something(
+    sites: Sites,
+) -> None:
+    sites.write_config()
+    write_file(sites.buffer, b"a.fits", b"light")
+    with disk(sites.holding, "size=16m"):
+        assert carry_all(sites) == 0
+    write_file(sites.buffer, b"b.fits", b"light")
+    assert carry_all(sites) == 3
+    assert counts(sites) == {"held": 1, "delivered": 1}
+    (sites.holding / "ours").mkdir()
+    assert carry_all(sites) == 0
+    assert files_below(sites.holding) == {b"b.fits": b"light"}
 
 
 # The disk of the ledger
