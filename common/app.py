@@ -504,19 +504,19 @@ class Commands(Generic[Config]):
 
         settings, beside = loaded.logging, loaded.ledger_path.with_suffix(".log")
         log = settings.file or beside
+        # Nobody sees its standard error any more; without a limit its messages would fill the disk.
+        limits = {"rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
+        spare = settings.model_copy(update={"file": beside, **limits})
         if settings.file is None:
-            # Nobody sees its standard error any more; without a limit its messages would fill the disk.
-            limits = {"rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
-            settings = settings.model_copy(update={"file": log, **limits})
+            settings = spare
         elif why := unwritable(settings.file):
-            # They go to standard error instead, which is nowhere in the background.
             log = beside
             elsewhere = f"its messages go to {log} until it can"
             error = DbbError(f"{settings.file} can't be written: {why}", elsewhere)
             _tell(self._kind.program, error, debug=False)
 
         def serve(ready: Callable[[], None]) -> int:
-            _configure_logs(settings, quiet=quiet, debug=debug)
+            _configure_logs(settings, spare=None if settings == spare else spare, quiet=quiet, debug=debug)
             return self._kind.serve(loaded, once=False, ready=ready, tick=None)
 
         launched = detach(serve, log)
@@ -595,11 +595,16 @@ class Commands(Generic[Config]):
         return Screen(self._kind.program)
 
 
-def _configure_logs(settings: "LoggingConfig", *, quiet: bool, debug: bool) -> None:
+def _configure_logs(
+    settings: "LoggingConfig", *, quiet: bool, debug: bool, spare: "LoggingConfig | None" = None
+) -> None:
     from common.logs import configure
 
     configure(
-        settings, level="DEBUG" if debug else None, stream_level=logging.ERROR if quiet else logging.NOTSET
+        settings,
+        spare=spare,
+        level="DEBUG" if debug else None,
+        stream_level=logging.ERROR if quiet else logging.NOTSET,
     )
 
 

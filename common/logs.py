@@ -26,6 +26,7 @@ _REOPEN = 2.0
 def configure(
     config: "LoggingConfig",
     *,
+    spare: "LoggingConfig | None" = None,
     level: str | None = None,
     stream: TextIO | None = None,
     stream_level: int = logging.NOTSET,
@@ -34,6 +35,8 @@ def configure(
 
     Parameters
     ----------
+    spare
+        Says which file gets the messages while the other one can't be written; standard error after that.
     level
         Prevails over the configuration's, for ``--debug``.
     stream
@@ -44,8 +47,11 @@ def configure(
     handler: logging.Handler = LogStream(stream)
     handler.setLevel(stream_level)
     handler.setFormatter(_formatter(config))
-    if config.file is not None:
-        handler = LogFile(config, handler)
+    elsewhere = "standard error"
+    for settings in (spare, config):
+        if settings is not None and settings.file is not None:
+            handler = LogFile(settings, handler, elsewhere=elsewhere)
+            elsewhere = wording.text(os.fspath(settings.file))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, LogStream | LogFile)]:
         root.removeHandler(old)
@@ -123,9 +129,12 @@ class LogFile(logging.Handler):
         config: "LoggingConfig",
         fallback: logging.Handler,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        elsewhere: str = "standard error",
     ) -> None:
         super().__init__()
         self._config, self._fallback, self._clock = config, fallback, clock
+        self._elsewhere = elsewhere
         self._file: logging.FileHandler | None = None
         self._failed_at: float | None = None
         self._steady = Steady(clock)
@@ -138,7 +147,7 @@ class LogFile(logging.Handler):
             self._write(record)
         except (OSError, ValueError) as error:
             if self._steady.due("file"):
-                message = f"the log file can't be written: {error}; messages go to standard error"
+                message = f"the log file can't be written: {error}; messages go to {self._elsewhere}"
                 self._fall_back(_own(logging.ERROR, message))
             self._failed_at = self._clock()
             self._close_file()
@@ -159,7 +168,7 @@ class LogFile(logging.Handler):
         if self._failed_at is not None:
             self._failed_at = None
             if self._steady.ended("file") is not None:
-                message = "the log file can be written again; messages in between went to standard error"
+                message = f"the log file can be written again; messages in between went to {self._elsewhere}"
                 self._file.emit(_own(logging.WARNING, message))
         self._file.emit(record)
 

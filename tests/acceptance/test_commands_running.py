@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -90,6 +91,18 @@ def test_a_daemon_whose_log_cannot_be_written_says_where_its_messages_are(sites:
     assert "the log file can't be written" in beside.read_text()
     assert "stopped" in beside.read_text()
     assert not log.parent.exists()
+
+
+def test_a_daemon_whose_log_is_removed_goes_on_beside_the_ledger(sites: Sites) -> None:
+    logs = sites.directory / "logs"
+    logs.mkdir()
+    config = sites.write_config(logging={"file": str(logs / "messages.log")})
+    assert sites.command("start", config, "--daemon", "--quiet").exit_code == 0
+    shutil.rmtree(logs)
+    assert sites.command("stop", config).exit_code == 0
+    beside = sites.ledger.with_suffix(".log").read_text()
+    assert "the log file can't be written" in beside
+    assert beside.endswith("stopped\n")
 
 
 def test_a_daemon_that_does_not_come_up_is_told_where_it_was_called(sites: Sites) -> None:
