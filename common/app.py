@@ -469,7 +469,7 @@ class Commands(Generic[Config]):
         if show:
             screen.say(self._kind.effective(loaded).rstrip("\n"))
             return
-        for note in loaded.notes():
+        for note in (*loaded.notes(), *_log_note(loaded.logging.file)):
             screen.say(f"{config}: {note}")
         screen.say(f"{config}: is valid")
 
@@ -528,18 +528,19 @@ class Commands(Generic[Config]):
         wanted, beside = loaded.logging.file, loaded.ledger_path.with_suffix(".log")
         log = wanted or beside
         if wanted is not None and (why := unwritable(wanted)):
-            # They go to standard error instead, which is nowhere in the background.
             log = beside
             elsewhere = f"its messages go to {log} until it can"
             error = DbbError(f"{wanted} can't be written: {why}", elsewhere)
             _tell(self._kind.program, error, debug=False)
 
         def direct(settings: "LoggingConfig") -> None:
-            if settings.file is None:
-                # Nobody sees its standard error any more; without a limit its messages would fill the disk.
-                limits = {"rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
-                settings = settings.model_copy(update={"file": beside, **limits})
-            _configure_logs(settings, quiet=quiet, debug=debug)
+            # Nobody sees its standard error any more; without a limit its messages would fill the disk.
+            limits = {"rotate": "SIZE", "maxbytes": 10_000_000, "backup_count": 3}
+            spare = settings.model_copy(update={"file": beside, **limits})
+            settings = settings if settings.file else spare
+            _configure_logs(
+                settings, spare=None if settings.file == beside else spare, quiet=quiet, debug=debug
+            )
 
         def serve(ready: Callable[[], None]) -> int:
             # Whoever supervises the process that was started does not know the one in the background.
@@ -628,12 +629,25 @@ class Commands(Generic[Config]):
         return Screen(self._kind.program)
 
 
-def _configure_logs(settings: "LoggingConfig", *, quiet: bool, debug: bool) -> None:
+def _configure_logs(
+    settings: "LoggingConfig", *, quiet: bool, debug: bool, spare: "LoggingConfig | None" = None
+) -> None:
     from common.logs import configure
 
     configure(
-        settings, level="DEBUG" if debug else None, stream_level=logging.ERROR if quiet else logging.NOTSET
+        settings,
+        spare=spare,
+        level="DEBUG" if debug else None,
+        stream_level=logging.ERROR if quiet else logging.NOTSET,
     )
+
+
+def _log_note(file: Path | None) -> tuple[str, ...]:
+    """What is to be told of a log that can't be written here and now."""
+    from common.logs import unwritable
+
+    why = "" if file is None else unwritable(file)
+    return (f"logging.file: {why}; until that is mended messages go to standard error",) if why else ()
 
 
 def _word(config: Path) -> str:

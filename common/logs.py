@@ -19,13 +19,14 @@ from common import wording
 if TYPE_CHECKING:  # pydantic, which this would import, is nothing for a worker
     from common.config.sections import LoggingConfig
 
-_REOPEN = 10.0
+_REOPEN = 2.0
 """Seconds after which a log file that failed is tried again."""
 
 
 def configure(
     config: "LoggingConfig",
     *,
+    spare: "LoggingConfig | None" = None,
     level: str | None = None,
     stream: TextIO | None = None,
     stream_level: int = logging.NOTSET,
@@ -34,6 +35,8 @@ def configure(
 
     Parameters
     ----------
+    spare
+        Says which file gets the messages while the other one can't be written; standard error after that.
     level
         Prevails over the configuration's, for ``--debug``.
     stream
@@ -44,8 +47,11 @@ def configure(
     handler: logging.Handler = LogStream(stream)
     handler.setLevel(stream_level)
     handler.setFormatter(_formatter(config))
-    if config.file is not None:
-        handler = LogFile(config, handler)
+    elsewhere = "standard error"
+    for settings in (spare, config):
+        if settings is not None and settings.file is not None:
+            handler = LogFile(settings, handler, elsewhere=elsewhere)
+            elsewhere = wording.text(os.fspath(settings.file))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, LogStream | LogFile)]:
         root.removeHandler(old)
@@ -116,18 +122,22 @@ class LogStream(logging.Handler):
 
 
 class LogFile(logging.Handler):
-    """A log file. While it can't be written, messages go elsewhere, and the reason is said once."""
+    """A log file. While it can't be written, messages go elsewhere, and why is said as all that lasts."""
 
     def __init__(
         self,
         config: "LoggingConfig",
         fallback: logging.Handler,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        elsewhere: str = "standard error",
     ) -> None:
         super().__init__()
         self._config, self._fallback, self._clock = config, fallback, clock
+        self._elsewhere = elsewhere
         self._file: logging.FileHandler | None = None
         self._failed_at: float | None = None
+        self._steady = Steady(clock)
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._failed_at is not None and self._clock() < self._failed_at + _REOPEN:
@@ -136,8 +146,8 @@ class LogFile(logging.Handler):
         try:
             self._write(record)
         except (OSError, ValueError) as error:
-            if self._failed_at is None:
-                message = f"the log file can't be written: {error}; messages go to standard error"
+            if self._steady.due("file"):
+                message = f"the log file can't be written: {error}; messages go to {self._elsewhere}"
                 self._fall_back(_own(logging.ERROR, message))
             self._failed_at = self._clock()
             self._close_file()
@@ -152,11 +162,14 @@ class LogFile(logging.Handler):
         if self._file is not None and not _is_in_place(self._file):
             # Moved away by logrotate, or removed with its directory: go on in a new one.
             self._close_file()
-        self._file = self._file or _file(self._config)
+        if self._file is None:
+            _end_line(os.fspath(self._config.file or ""))
+            self._file = _file(self._config)
         if self._failed_at is not None:
-            message = "the log file can be written again; messages in between went to standard error"
-            self._file.emit(_own(logging.WARNING, message))
             self._failed_at = None
+            if self._steady.ended("file") is not None:
+                message = f"the log file can be written again; messages in between went to {self._elsewhere}"
+                self._file.emit(_own(logging.WARNING, message))
         self._file.emit(record)
 
     def _fall_back(self, record: logging.LogRecord) -> None:
@@ -240,6 +253,15 @@ def _file(config: "LoggingConfig") -> logging.FileHandler:
         handler = _PlainFile(path, encoding="utf-8", delay=True)
     handler.setFormatter(_formatter(config))
     return handler
+
+
+def _end_line(path: str) -> None:
+    """Let nothing be added to a line that a full disk or a power cut has left unfinished."""
+    # One that may be written but not read is left as it is.
+    with suppress(FileNotFoundError, PermissionError), open(path, "rb+", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size  # 0 of what is no file
+        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+            os.pwrite(file.fileno(), b"\n", size)
 
 
 def _is_in_place(file: logging.FileHandler) -> bool:

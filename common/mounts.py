@@ -1,6 +1,7 @@
 """On what a file lies: the kind of filesystem, whether other hosts may write to it, whether it is mounted."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 # fmt: off
@@ -35,6 +36,8 @@ class Ground:
     path: bytes
     point: bytes
     """Where that is mounted."""
+    is_remembered: bool = False
+    """So it was for an earlier manager; whatever the directory holds shows that this is no longer meant."""
 
     @classmethod
     def under(cls, path: bytes) -> "Ground":
@@ -43,11 +46,28 @@ class Ground:
             point = os.path.dirname(point)
         return cls(path, point)
 
+    def remembered(self, point: bytes | None) -> "Ground":
+        """It on the mount that it had before, if that is missing now and the directory is empty."""
+        real = os.path.realpath(self.path)
+        if point is None or os.path.commonpath([point, real]) != point:
+            return self
+        before = Ground(self.path, point, is_remembered=True)
+        return before if before.trouble() else self
+
     def trouble(self) -> str:
         """What is wrong with it now; empty while it can be worked with."""
+        path, point = os.fsdecode(self.path), os.fsdecode(self.point)
         if not os.path.ismount(self.point):
-            return f"{os.fsdecode(self.point)} is not mounted any more"
-        return "" if os.path.isdir(self.path) else f"{os.fsdecode(self.path)} is not there"
+            if not self.is_remembered:
+                return f"{point} is not mounted any more"
+            if self._is_empty():
+                return f"{point} is not mounted as before, and {path} is empty"
+        return "" if os.path.isdir(self.path) else f"{path} is not there"
+
+    def _is_empty(self) -> bool:
+        with suppress(OSError), os.scandir(self.path) as entries:
+            return next(entries, None) is None
+        return True
 
 
 def is_shared(name: str) -> bool:

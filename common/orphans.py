@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 
 import psutil
 
@@ -40,13 +41,22 @@ def end_orphans(ledger_id: str, patience: float = 10.0) -> int:
     return found
 
 
+def marks() -> frozenset[str]:
+    """The ids of all ledgers of which processes live, as far as this user may see."""
+    return frozenset(mark for _, mark in _living())
+
+
 def _marked(ledger_id: str) -> list[psutil.Process]:
     """The living processes with our mark, except this one."""
-    marked = []
+    return [process for process, mark in _living() if mark == ledger_id and process.pid != os.getpid()]
+
+
+def _living() -> Iterator[tuple[psutil.Process, str]]:
+    """The processes that carry a mark, and what it says."""
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == ledger_id:
-                marked.append(process)
+            mark = process.environ().get(MARK)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
-    return marked
+        if mark:
+            yield process, mark

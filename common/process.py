@@ -243,8 +243,10 @@ class _Group:
         """The child and what it started, as far as the kernel tells; cheaper than a walk of /proc."""
         found = [self._child.pid]
         for pid in found:
-            with suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-                found += [int(word) for word in file.read().split()]
+            for thread in _threads(pid):
+                # Each thread has the children that it started.
+                with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                    found += [int(word) for word in file.read().split()]
         return found
 
     def _signal(self, number: signal.Signals) -> None:
@@ -399,6 +401,14 @@ class _Watch:
             self._counters, self._alive = counters, now
             if self._on_progress:
                 self._on_progress(self._written)
+
+
+def _threads(pid: int) -> list[str]:
+    """The numbers of a process's threads; none once it is gone."""
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

@@ -1,10 +1,11 @@
 """The private directory of a running manager, for sockets and other things that end with it."""
 
+import fcntl
 import os
 import shutil
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,10 @@ MARK = "DBB_LEDGER"
 """The environment variable that every process of a manager carries: the id of its ledger."""
 _ROOT = Path("/tmp")
 """Not `tempfile.gettempdir()`: the path of a socket may have 108 bytes, and ssh adds 17 of its own."""
+_FORGOTTEN = 3600.0
+"""Seconds after which the next manager of a ledger has not come, and may never come."""
+_PATIENCE = 2.0
+"""Seconds within which others give the lock back: one that dies, or looks whether it is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,29 +30,23 @@ class Runtime:
 
 
 @contextmanager
-def runtime_directory(ledger_id: str) -> Iterator[Runtime]:
+def runtime_directory(ledger_id: str, root: Path = _ROOT) -> Iterator[Runtime]:
     """Make it, empty, for the one manager of a ledger; it goes when the manager ends.
+
+    It is locked meanwhile, so that others see whether its manager lives.
 
     Raises
     ------
     DbbError
-        Somebody else has made something of that name.
+        Somebody else has made something of that name, or uses it.
     """
-    path = _ROOT / f"dbb-{os.getuid()}-{ledger_id}"
-    try:
-        path.mkdir(mode=0o700)
-        was_left_behind = False
-    except FileExistsError:
-        status = path.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise DbbError(
-                f"{path} is not a private directory of this user", "find out who made it, and remove it"
-            ) from None
-        was_left_behind = True
+    path = root / f"{_prefix()}{ledger_id}"
+    descriptor, was_left_behind = _take(path)
     try:
         yield Runtime(path, was_left_behind)
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        os.close(descriptor)
 
 
 def clear(directory: Path) -> None:
@@ -57,3 +56,86 @@ def clear(directory: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink(missing_ok=True)
+
+
+def remove_forgotten(living: Callable[[], Collection[str]], root: Path = _ROOT) -> int:
+    """Remove the directories of managers of this user that were killed and never started again.
+
+    Parameters
+    ----------
+    living
+        Gives the ids of the ledgers of which processes live; asked once, if at all. What they left
+        is for the next manager of that ledger, which ends them.
+
+    Returns how many there were.
+    """
+    ids: Collection[str] | None = None
+    removed = 0
+    for path in root.glob(f"{_prefix()}*"):
+        with suppress(OSError, DbbError), _opened(path) as descriptor:
+            if not _is_forgotten(descriptor):
+                continue
+            ids = living() if ids is None else ids
+            if path.name.removeprefix(_prefix()) not in ids:
+                shutil.rmtree(path)
+                removed += 1
+    return removed
+
+
+def _prefix() -> str:
+    return f"dbb-{os.getuid()}-"
+
+
+def _take(path: Path) -> tuple[int, bool]:
+    """Make it or take it over, and lock it; whether it was there."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        was_there = False
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            was_there = True
+        with suppress(FileNotFoundError), _opened(path) as descriptor:
+            # Between the two it may have been removed, by one who held it for forgotten.
+            if _lock(descriptor) and os.path.samestat(os.fstat(descriptor), path.lstat()):
+                return os.dup(descriptor), was_there
+        if time.monotonic() > deadline:
+            raise DbbError(
+                f"{path} is used by another manager",
+                "is its ledger a copy of this one? Each manager needs one of its own",
+            )
+        time.sleep(0.05)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """It, open, if it is a private directory of this user."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (NotADirectoryError, PermissionError):
+        raise _not_ours(path) from None
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise _not_ours(path)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _not_ours(path: Path) -> DbbError:
+    return DbbError(f"{path} is not a private directory of this user", "find out who made it, and remove it")
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock it until it is closed, if nobody else has; the kernel takes the lock from one that dies."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_forgotten(descriptor: int) -> bool:
+    """Whether its manager is dead, and the next one has not come for long."""
+    return _lock(descriptor) and time.time() - os.fstat(descriptor).st_mtime > _FORGOTTEN

@@ -15,7 +15,7 @@ from common.ledger.lock import ManagerLock
 from common.lifecycle import Lifecycle
 from common.patience import Patience
 from common.pool import Pool, Recipe
-from common.runtime import MARK, Runtime, clear, runtime_directory
+from common.runtime import MARK, Runtime, clear, remove_forgotten, runtime_directory
 from common.signals import Signals, Wish
 from common.supervisor import Supervisor
 
@@ -42,8 +42,8 @@ class Plan:
     workers: int
     prepare: str
     """The module that workers import as they start."""
-    recipe: "Callable[[str, Path], Recipe[Task, object]]"
-    """From the ledger's id and the runtime directory, what a worker is."""
+    recipe: "Callable[[Ledger, Path], Recipe[Task, object]]"
+    """From the ledger and the runtime directory, what a worker is."""
     assemble: "Callable[[Means], AbstractContextManager[Engine]]"
     """The engine, which works for as long as the context lasts."""
 
@@ -78,7 +78,7 @@ class _Footing:
             stack.callback(pool.close)
             # They get ready while the rest of the manager is imported.
             pool.start()
-            pool.brief(plan.recipe(self.ledger.id, self.runtime))
+            pool.brief(plan.recipe(self.ledger, self.runtime))
             from common.engine import Means
 
             supervisor, tick = self.audience.supervisor, self.audience.tick
@@ -112,6 +112,7 @@ def serve(plan: Plan, audience: Audience, *, once: bool, renew: Callable[[], Pla
         )
         runtime = stack.enter_context(runtime_directory(ledger.id))
         _succeed_a_killed_one(runtime, ledger.id)
+        remove_forgotten(_ledgers_at_work)
         os.environ[MARK] = ledger.id
         _work(plan, _Footing(ledger, patience, runtime.path, audience, started_at), signals, once, renew)
         left = sum(total.files for total in ledger.totals() if total.state not in plan.finished)
@@ -146,3 +147,9 @@ def _succeed_a_killed_one(runtime: Runtime, ledger_id: str) -> None:
         ended = end_orphans(ledger_id)
         clear(runtime.path)
         log.warning("the manager before this one was killed; %d processes of it were ended", ended)
+
+
+def _ledgers_at_work() -> frozenset[str]:
+    from common.orphans import marks
+
+    return marks()

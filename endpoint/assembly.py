@@ -3,9 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 from common.discovery import Discovery
 from common.engine import Engine, Means
+from common.footing import familiar
+from common.ledger.ledger import Ledger
 from common.scan import Scanner, Source
 from common.settle import Settling
 from common.watch import Watch
@@ -17,9 +20,10 @@ from endpoint.premises import Premises
 from endpoint.rsynclogs import RsyncLogs, Window
 
 
-def recipe(config: EndpointConfig) -> ClerkRecipe:
+def recipe(config: EndpointConfig, ledger: Ledger) -> ClerkRecipe:
     """What the workers are."""
-    return ClerkRecipe(Premises.of(config))
+    premises = Premises.of(config)
+    return ClerkRecipe(replace(premises, grounds=familiar(premises.grounds, ledger)))
 
 
 @contextmanager

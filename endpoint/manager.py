@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from common.engine import Engine, Means
+    from common.ledger.ledger import Ledger
     from endpoint.clerk import ClerkRecipe
     from endpoint.config import EndpointConfig
 
@@ -29,10 +30,10 @@ def plan(config: "EndpointConfig") -> Plan:
     _warn_of_catalogue(config)
 
     # What they import takes as long as the start of the workers, which runs beside it.
-    def recipe(_owner: str, _runtime: Path) -> "ClerkRecipe":
+    def recipe(ledger: "Ledger", _runtime: Path) -> "ClerkRecipe":
         from endpoint.assembly import recipe
 
-        return recipe(config)
+        return recipe(config, ledger)
 
     def assemble(means: "Means") -> "AbstractContextManager[Engine]":
         from endpoint.assembly import assemble

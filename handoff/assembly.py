@@ -3,10 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from common.discovery import Discovery
 from common.engine import Engine, Means
+from common.footing import familiar
+from common.ledger.ledger import Ledger
 from common.scan import Scanner
 from common.settle import Settling
 from common.watch import Watch
@@ -16,9 +19,10 @@ from handoff.lifecycle import ABSENT
 from handoff.route import CourierRecipe, Route
 
 
-def recipe(config: HandoffConfig, owner: str, runtime: Path) -> CourierRecipe:
+def recipe(config: HandoffConfig, ledger: Ledger, runtime: Path) -> CourierRecipe:
     """What the workers are."""
-    return CourierRecipe(Route.of(config, owner), runtime)
+    route = Route.of(config, ledger.id)
+    return CourierRecipe(replace(route, grounds=familiar(route.grounds, ledger)), runtime)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from handoff.lifecycle import LIFECYCLE
 
 if TYPE_CHECKING:
     from common.engine import Engine, Means
+    from common.ledger.ledger import Ledger
     from handoff.config import HandoffConfig
     from handoff.route import CourierRecipe
 
@@ -25,10 +26,10 @@ def plan(config: "HandoffConfig") -> Plan:
     _require_directories(config)
 
     # What they import takes as long as the start of the workers, which runs beside it.
-    def recipe(owner: str, runtime: Path) -> "CourierRecipe":
+    def recipe(ledger: "Ledger", runtime: Path) -> "CourierRecipe":
         from handoff.assembly import recipe
 
-        return recipe(config, owner, runtime)
+        return recipe(config, ledger, runtime)
 
     def assemble(means: "Means") -> "AbstractContextManager[Engine]":
         from handoff.assembly import assemble

@@ -1,7 +1,8 @@
 -- The ledger of both managers: a row a version, its whole history, and the counts that status shows.
 -- Times are INTEGER milliseconds since the epoch.
 
--- What this ledger is: `id`, the kind of `manager` that it belongs to, the `algorithm` of its digests.
+-- What this ledger is: `id`, the kind of `manager` that it belongs to, the `algorithm` of its digests,
+-- and the `mount_points` of the manager's directories.
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value TEXT NOT NULL

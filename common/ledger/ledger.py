@@ -3,7 +3,7 @@
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import wraps
@@ -33,6 +33,13 @@ _CHOOSE_ALGORITHM = """
     INSERT INTO meta (key, value)
     VALUES ('algorithm', ?)
     ON CONFLICT DO NOTHING
+"""
+
+_NOTE = """
+    INSERT INTO meta (key, value)
+    VALUES (?, ?)
+    ON CONFLICT (key) DO UPDATE SET
+        value = excluded.value
 """
 
 _BEAT = """
@@ -120,6 +127,9 @@ class Ledger:
         self.id: str = meta["id"]
         """Sixteen hexadecimal digits, drawn when the ledger was created."""
         self._algorithm = cast(Algorithm | None, meta.get("algorithm"))
+        points: dict[str, str] = json.loads(meta.get("mount_points", "{}"))
+        self.mount_points = {os.fsencode(path): os.fsencode(point) for path, point in points.items()}
+        """Where each directory of the manager before was mounted."""
 
     @classmethod
     def open(
@@ -197,6 +207,15 @@ class Ledger:
             chosen = cast(Algorithm, schema.read_meta(connection)["algorithm"])
         self._algorithm = chosen
         return chosen
+
+    @_patiently
+    def note_mount_points(self, points: Mapping[bytes, bytes]) -> None:
+        """Say for the next manager where each directory is mounted."""
+        # In JSON that is ASCII a path may have any bytes.
+        told = json.dumps({os.fsdecode(path): os.fsdecode(point) for path, point in points.items()})
+        with self._transaction() as connection:
+            connection.execute(_NOTE, ("mount_points", told))
+        self.mount_points = dict(points)
 
     @_patiently
     def versions(self, paths: Sequence[bytes]) -> dict[bytes, tuple[Version, ...]]:

@@ -170,6 +170,16 @@ def test_validate_says_that_all_is_well_or_shows_the_whole_configuration(
     assert hdfmgr("validate", again, "--show")[1] == shown
 
 
+def test_validate_tells_of_a_log_that_has_no_place(hdfmgr: Hdfmgr, sites: Sites) -> None:
+    logs = sites.directory / "logs"
+    config = sites.write_config(logging={"file": str(logs / "handoff.log")})
+    note = f"logging.file: there is no directory {logs}; until that is mended messages go to standard error"
+    assert hdfmgr("validate", config) == (0, f"{config}: {note}\n{config}: is valid\n", "")
+    assert not logs.exists()
+    logs.mkdir()
+    assert hdfmgr("validate", config) == (0, f"{config}: is valid\n", "")
+
+
 def test_initdb_creates_the_ledger_and_leaves_one_alone(hdfmgr: Hdfmgr, sites: Sites) -> None:
     config = sites.write_config()
     assert hdfmgr("initdb", config) == (0, f"{sites.ledger}: created\n", "")

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import Sites, Sshd, files_below, write_file
-from tests.runs import Run, counts, eventually, leftovers, owner, stand_in
+from tests.runs import Run, children, counts, eventually, leftovers, owner, rows, stand_in
 from tests.troubles import (
     STRAIGHT,
+    assert_stops,
     attempts,
+    carry_all,
     disk,
     endpoint_state,
     fill,
     mount,
     own_mounts,
-    seconds_to_stop,
     status,
     story,
     unmount,
@@ -68,15 +69,12 @@ def test_a_full_endpoint_pauses_deliveries_until_there_is_space(sites: Sites) ->
             assert manager.said.count("deliveries wait") == 1
             assert 0 < len(files_below(sites.endpoint_buffer)) < 6
             assert sorted(os.listdir(sites.staging)) == [".notes", ".receipts"]
-            told = status(sites)
-            assert told["endpoint"]["reachable"] is True
-            assert "endpoint full" in told["manager"]["paused"]
+            eventually(lambda: "endpoint full" in status(sites)["manager"]["paused"])
+            assert status(sites)["endpoint"]["reachable"] is True
             ballast.unlink()
-            began = time.monotonic()
             assert_delivered(sites, content)
-            assert time.monotonic() - began < 12
             assert "deliveries go on after" in manager.said
-            assert seconds_to_stop(manager) < 5
+            assert_stops(manager)
 
 
 def test_a_floor_of_free_space_is_kept_at_the_endpoint(sites: Sites) -> None:
@@ -253,7 +251,7 @@ def test_a_read_only_holding_area_is_waited_for_while_deliveries_go_on(sites: Si
         time.sleep(3)
         assert os.path.exists(late)
         assert manager.said.count("delivered files wait") == 1
-        assert "holding area read-only" in status(sites)["manager"]["paused"]
+        eventually(lambda: "holding area read-only" in status(sites)["manager"]["paused"])
         mount(sites.holding, "-o", "remount,rw")
         assert_delivered(sites, content)
         assert "the holding area takes files again" in manager.said
@@ -320,6 +318,40 @@ def test_a_disk_of_this_side_that_is_unmounted_for_a_while_loses_nothing(sites: 
         unmount(directory)
 
 
+def test_a_buffer_that_is_not_mounted_at_the_start_is_waited_for_as_one_that_was_there(sites: Sites) -> None:
+    sites.write_config()
+    with disk(sites.directory / "disk", "size=16m") as device:
+        mount(sites.buffer, "--bind", str(device))
+        _by_a_file(sites)
+        content = write(sites, 3)
+        assert carry_all(sites) == 3
+        assert counts(sites) == {"found": 3}
+        unmount(sites.buffer)
+        _back_from_a_file(sites)
+        with Run(sites) as manager:
+            eventually(lambda: "is not mounted as before" in manager.said)
+            assert set(counts(sites)) <= {"found", "sending"}
+            mount(sites.buffer, "--bind", str(device))
+            assert_delivered(sites, content)
+        unmount(sites.buffer)
+    assert rows(sites, "SELECT * FROM history WHERE target = 'vanished'") == []
+
+
+def test_a_directory_that_has_no_disk_of_its_own_any_more_is_believed_once_it_holds_something(
+    sites: Sites,
+) -> None:
+    sites.write_config()
+    write_file(sites.buffer, b"a.fits", b"light")
+    with disk(sites.holding, "size=16m"):
+        assert carry_all(sites) == 0
+    write_file(sites.buffer, b"b.fits", b"light")
+    assert carry_all(sites) == 3
+    assert counts(sites) == {"held": 1, "delivered": 1}
+    (sites.holding / "ours").mkdir()
+    assert carry_all(sites) == 0
+    assert files_below(sites.holding) == {b"b.fits": b"light"}
+
+
 # The disk of the ledger
 
 
@@ -335,7 +367,7 @@ def test_a_full_disk_of_the_ledger_delays_and_loses_nothing(sites: Sites) -> Non
         ballast.unlink()
         assert_delivered(sites, content)
         assert "the ledger can be written again" in manager.said
-        assert seconds_to_stop(manager) < 5
+        assert_stops(manager)
 
 
 def test_a_manager_ends_in_time_while_the_disk_of_its_ledger_is_full(sites: Sites) -> None:
@@ -347,7 +379,7 @@ def test_a_manager_ends_in_time_while_the_disk_of_its_ledger_is_full(sites: Site
             ballast = fill(sites.ledger.parent)
             content = write(sites, 200, 10)
             eventually(lambda: "no space left for the ledger" in manager.said)
-            assert seconds_to_stop(manager) < 8
+            assert_stops(manager)
         ballast.unlink()
         with Run(sites):
             assert_delivered(sites, content)
@@ -361,7 +393,7 @@ def test_nothing_new_is_begun_while_the_disk_of_the_ledger_is_short_of_space(sit
         eventually(lambda: "free on the disk of the ledger: nothing new is begun" in manager.said)
         time.sleep(2)
         assert counts(sites) == {"found": 3}
-        assert status(sites)["manager"]["paused"]
+        eventually(lambda: status(sites)["manager"]["paused"])
         mount(sites.ledger.parent, "-o", "remount,size=20m")
         assert_delivered(sites, content)
 
@@ -392,8 +424,23 @@ def test_a_runtime_directory_that_somebody_cleaned_away_is_made_again(sites: Sit
         write_file(sites.buffer, b"late.fits", b"late")
         content[b"late.fits"] = b"late"
         assert_delivered(sites, content)
-        assert seconds_to_stop(manager) < 5
+        assert_stops(manager)
     assert not leftovers(sites)
+
+
+def test_that_of_a_manager_that_was_killed_for_good_goes_when_another_starts(sites: Sites) -> None:
+    sites.write_config()
+    with Run(sites) as manager:
+        [runtime] = eventually(lambda: leftovers(sites))
+        eventually(lambda: endpoint_state(sites) == "reachable")
+        manager.kill()
+    eventually(lambda: not children(sites))
+    assert os.listdir(runtime)
+    os.utime(runtime, (0, 0))
+    sites.ledger = sites.directory / "another.db"
+    sites.write_config()
+    assert carry_all(sites) == 0
+    assert not runtime.exists()
 
 
 @pytest.mark.parametrize("transfer", ["rsync", "scp"])

@@ -131,6 +131,21 @@ def test_a_storage_that_is_not_mounted_any_more_is_waited_for(archive: Archive) 
             assert manager.stop() == 0
 
 
+@pytest.mark.usefixtures("disks")
+def test_a_storage_that_is_not_mounted_at_the_start_is_waited_for_as_one_that_was_there(
+    archive: Archive,
+) -> None:
+    with disk(archive.storage, "size=8m"):
+        assert archive.once() == 0
+    archive.deliver({b"a.dat": b"light"})
+    with Run(archive) as manager:
+        assert "is not mounted as before" in eventually(lambda: paused(archive))
+        assert list(archive.storage.iterdir()) == []
+        with disk(archive.storage, "size=8m"):
+            assert_spared(archive, {b"a.dat": b"light"})
+            assert manager.stop() == 0
+
+
 def test_without_the_directory_of_the_notes_nothing_is_taken_for_a_file_without_one(archive: Archive) -> None:
     away = archive.staging.with_name("away")
     with Run(archive) as manager:

@@ -15,10 +15,10 @@ from tests.loopback import Sites, Sshd, files_below, write_file
 from tests.runs import Run, children, counts, eventually, leftovers
 from tests.troubles import (
     STRAIGHT,
+    assert_stops,
     attempts,
     carry_all,
     endpoint_state,
-    seconds_to_stop,
     send_signal,
     status,
     story,
@@ -67,7 +67,7 @@ def test_an_sshd_that_is_down_for_a_while_costs_one_message_and_no_attempt(sites
         eventually(lambda: counts(sites) == {"held": 3})
         sshd.stop(connections=True)
         content |= write(sites, 20, start=3)
-        eventually(lambda: waits(manager))
+        eventually(lambda: endpoint_state(sites) == "unreachable")
         time.sleep(4)
         told = status(sites)
         assert told["endpoint"]["reachable"] is False
@@ -75,14 +75,12 @@ def test_an_sshd_that_is_down_for_a_while_costs_one_message_and_no_attempt(sites
         assert "connection refused" in told["endpoint"]["reason"]
         assert told["states"]["found"]["files"] == 20
         sshd.start()
-        began = time.monotonic()
-        eventually(lambda: len(files_below(sites.endpoint_buffer)) > 3)
-        assert time.monotonic() - began < 8
         assert_delivered(sites, content)
         assert waits(manager) == ["connection refused"]
         assert manager.said.count("deliveries go on after") == 1
-        assert status(sites)["endpoint"]["reachable"] is True
-        assert seconds_to_stop(manager) < 5
+        # The ledger hears of it with the next heartbeat.
+        eventually(lambda: status(sites)["endpoint"]["reachable"] is True)
+        assert_stops(manager)
     assert_nothing_is_left(sites)
 
 
@@ -120,7 +118,7 @@ def test_a_connection_that_is_cut_midway_costs_no_attempt(sites: Sites, sshd: Ss
         assert counts(sites).keys() <= {"found", "sending"}
         assert_delivered(sites, content, within=60)
         assert set(waits(manager)) <= {"connection lost", "connection closed before login"}
-        assert seconds_to_stop(manager) < 5
+        assert_stops(manager)
     assert sorted(os.listdir(sites.staging)) == [".notes", ".receipts"]
     assert_nothing_is_left(sites)
 
@@ -150,7 +148,7 @@ def test_a_session_that_hangs_midway_is_killed_after_stall_timeout(sites: Sites,
         assert not [process for process in children(sites) if process.name() == "rsync"]
         sshd.resume()
         assert_delivered(sites, content, within=60)
-        assert seconds_to_stop(manager) < 5
+        assert_stops(manager)
     assert_nothing_is_left(sites)
 
 
@@ -194,17 +192,24 @@ def _while_visits_hang(sites: Sites, sshd: Sshd, manager: Run) -> None:
     time.sleep(1)
 
 
+def write_patient_config(sites: Sites, sshd: Sshd) -> None:
+    """With which nothing that hangs is given up while a test lasts."""
+    ssh = sshd.ssh_section()
+    ssh["options"]["ConnectTimeout"] = "100"
+    sites.write_config(general={"bandwidth": "4MB/s"}, endpoint={"ssh": ssh})
+
+
 STATES = [_while_down, _while_logins_hang, _while_transfers_hang, _while_visits_hang]
 Trouble = Callable[[Sites, Sshd, Run], None]
 
 
 @pytest.mark.parametrize("trouble", STATES)
 def test_a_stop_takes_seconds_whatever_hangs(sites: Sites, sshd: Sshd, trouble: Trouble) -> None:
-    sites.write_config(general={"bandwidth": "4MB/s"})
+    write_patient_config(sites, sshd)
     with Run(sites) as manager:
         eventually(lambda: endpoint_state(sites) == "reachable")
         trouble(sites, sshd, manager)
-        assert seconds_to_stop(manager) < 9
+        assert_stops(manager)
         assert_nothing_is_left(sites)
         sshd.resume()
 
@@ -212,14 +217,14 @@ def test_a_stop_takes_seconds_whatever_hangs(sites: Sites, sshd: Sshd, trouble: 
 def test_the_command_to_stop_waits_its_time_for_what_hangs_and_then_gives_it_up(
     sites: Sites, sshd: Sshd
 ) -> None:
-    sites.write_config(general={"bandwidth": "4MB/s"})
+    write_patient_config(sites, sshd)
     with Run(sites) as manager:
         eventually(lambda: endpoint_state(sites) == "reachable")
         _while_transfers_hang(sites, sshd, manager)
         began = time.monotonic()
-        assert sites.command("stop", sites.config, "--timeout", "2").exit_code == 0
-        assert 2 < time.monotonic() - began < 12
-        assert manager.process.wait(1) == 0
+        assert sites.command("stop", sites.config, "--timeout", "2", timeout=30).exit_code == 0
+        assert time.monotonic() - began > 2
+        assert manager.process.wait(10) == 0
         assert_nothing_is_left(sites)
         sshd.resume()
 
@@ -228,18 +233,17 @@ def test_the_command_to_stop_waits_its_time_for_what_hangs_and_then_gives_it_up(
 def test_the_second_interrupt_ends_it_at_once_whatever_hangs(
     sites: Sites, sshd: Sshd, trouble: Trouble
 ) -> None:
-    sites.write_config(general={"bandwidth": "4MB/s"})
+    write_patient_config(sites, sshd)
     with Run(sites) as manager:
         eventually(lambda: endpoint_state(sites) == "reachable")
         trouble(sites, sshd, manager)
         send_signal(manager, signal.SIGINT)
         time.sleep(0.3)
-        began = time.monotonic()
         send_signal(manager, signal.SIGINT)
-        code = manager.process.wait(10)
+        # After one alone it would give up what hangs within seconds, and its exit code would be 0.
+        code = manager.process.wait(30)
         # With nothing in flight it may have ended already.
         assert code == 130 or (code in (0, -signal.SIGINT) and trouble is _while_down)
-        assert time.monotonic() - began < 2
         assert_nothing_is_left(sites)
         sshd.resume()
 
@@ -289,6 +293,7 @@ def test_a_key_that_does_not_fit_keeps_the_door_shut_until_it_is_mended(
         sshd.start()
         content = write(sites, 3)
         eventually(lambda: cause in waits(manager))
+        eventually(lambda: endpoint_state(sites) == "unreachable")
         time.sleep(3)
         assert waits(manager).count(cause) == 1
         assert HINTS[cause] in manager.said

@@ -84,7 +84,7 @@ def test_a_batch_holds_no_more_bytes_than_batch_bytes_but_one_file_at_least(site
 
 def test_huge_files_hold_up_no_small_ones(sites: Sites) -> None:
     """As many of them as there are workers: one worker is kept free of them."""
-    sites.write_config(general={"bandwidth": "3MB/s", "num_threads": 3, "batch_bytes": "1MB"})
+    sites.write_config(general={"bandwidth": "600kB/s", "num_threads": 3, "batch_bytes": "1MB"})
     for number in range(3):
         path = write_file(sites.buffer, b"huge-%d.fits" % number, bytes(12_000_000))
         os.utime(path, (0, number))
@@ -92,9 +92,7 @@ def test_huge_files_hold_up_no_small_ones(sites: Sites) -> None:
         eventually(lambda: counts(sites).get("sending") == 2)
         for number in range(20):
             write_file(sites.buffer, b"small-%d.fits" % number, b"light")
-            began = time.monotonic()
             eventually(lambda: counts(sites).get("held") == number + 1)  # noqa: B023 - called at once
-            assert time.monotonic() - began < 3
         assert counts(sites) == {"sending": 2, "found": 1, "held": 20}
 
 

@@ -85,21 +85,19 @@ sys.exit(launched.exit_code)
 """
 
 
-def _detach(tmp_path: Path, body: str) -> tuple[list[str], int, float]:
-    started = time.monotonic()
+def _detach(tmp_path: Path, body: str) -> tuple[list[str], int]:
     done = run(
         [sys.executable, "-c", DETACHED.format(body=body), str(tmp_path / "log")], cwd=REPOSITORY, timeout=20
     )
     assert done.stderr == b""
-    return done.stdout.decode().split(), done.exit_code, time.monotonic() - started
+    return done.stdout.decode().split(), done.exit_code
 
 
 def test_a_detached_manager_has_its_own_session_and_no_terminal(tmp_path: Path) -> None:
-    words, code, seconds = _detach(tmp_path, "ready(); time.sleep(30)")
+    words, code = _detach(tmp_path, "ready(); time.sleep(60)")
     process = psutil.Process(int(words[-1]))
     try:
         assert (words[0], code) == ("0", 0)
-        assert seconds < 10
         assert os.getsid(process.pid) not in (os.getsid(0), process.pid)
         assert process.terminal() is None
         assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == [
@@ -113,19 +111,19 @@ def test_a_detached_manager_has_its_own_session_and_no_terminal(tmp_path: Path) 
 
 
 def test_a_manager_that_fails_to_come_up_says_why_where_it_was_called(tmp_path: Path) -> None:
-    words, code, _ = _detach(tmp_path, "raise LedgerError('it is corrupt', 'restore it')")
+    words, code = _detach(tmp_path, "raise LedgerError('it is corrupt', 'restore it')")
     assert " ".join(words) == "11 it is corrupt restore it None"
     assert code == 11
 
 
 def test_a_manager_that_breaks_while_coming_up_leaves_its_last_words(tmp_path: Path) -> None:
-    words, code, _ = _detach(tmp_path, "raise ValueError('what is this')")
+    words, code = _detach(tmp_path, "raise ValueError('what is this')")
     assert code == 1
     assert "unexpectedly" in words
     assert "what is this" in (tmp_path / "log").read_text()
 
 
 def test_a_manager_that_is_killed_while_coming_up_is_told(tmp_path: Path) -> None:
-    words, code, _ = _detach(tmp_path, "os.kill(os.getpid(), 9)")
+    words, code = _detach(tmp_path, "os.kill(os.getpid(), 9)")
     assert code == 1
     assert "killed" in words

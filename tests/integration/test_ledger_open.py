@@ -285,3 +285,11 @@ def test_migrations_are_numbered_from_one_without_a_gap() -> None:
     names = sorted(file.name for file in (Path(schema.__file__).parent).glob("*.sql"))
     assert [int(name.split("_")[0]) for name in names] == list(range(1, len(names) + 1))
     assert len(names) == len(schema.migrations())
+
+
+def test_where_directories_are_mounted_is_kept_for_the_next_manager(tmp_path: Path) -> None:
+    for before, now in (({}, {b"/a \xff": b"/a \xff"}), ({b"/a \xff": b"/a \xff"}, {b"/b": b"/"})):
+        with Ledger.open(tmp_path / "handoff.db", LIFECYCLE) as ledger:
+            assert ledger.mount_points == before
+            ledger.note_mount_points(now)
+            assert ledger.mount_points == now

@@ -15,6 +15,7 @@ import pytest
 
 from common.pool import Answer, Crash, Pool, Progress
 from tests.integration.workers import EchoRecipe
+from tests.runs import eventually
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_each_worker_answers_its_own_task(pool: Pool[str, str]) -> None:
 
 
 def test_workers_beyond_the_first_two_are_started_one_after_another(trace: Path) -> None:
-    pool: Pool[str, str] = Pool(4, ramp=0.5)
+    pool: Pool[str, str] = Pool(4, ramp=1.0)
     pool.brief(EchoRecipe(str(trace)))
     try:
         pool.start()
@@ -61,8 +62,7 @@ def test_workers_beyond_the_first_two_are_started_one_after_another(trace: Path)
         pool.submit(0, "tell 1")
         pool.submit(1, "tell 1")
         assert pool.idle() == []
-        time.sleep(0.5)
-        assert pool.idle() == [2]
+        assert eventually(pool.idle) == [2]
     finally:
         pool.close()
 

@@ -324,7 +324,7 @@ def test_a_slow_writer_is_waited_for(tmp_path: Path) -> None:
         writer.wait()
     assert settled == (seen(path),)
     assert path.stat().st_size == 8000
-    assert 0.2 <= taken - path.stat().st_ctime < 5
+    assert taken - path.stat().st_ctime >= 0.2
 
 
 def judge_without_lease_right(root: Path, settle: float) -> tuple[Judged, float | None, Judged, Judged]:

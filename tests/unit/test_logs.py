@@ -189,6 +189,52 @@ def test_a_full_disk_stops_nothing_and_the_file_is_used_again_later(tmp_path: Pa
     assert second == "back"
 
 
+def test_messages_of_a_lost_file_go_to_a_spare_one_and_to_standard_error_after_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spare = tmp_path / "spare"
+    lost, form = tmp_path / "nowhere" / "log", "%(message)s"
+    configure(LoggingConfig(file=lost, format=form), spare=LoggingConfig(file=spare, format=form))
+    LOGGER.info("first")
+    told, *rest = spare.read_text().splitlines()
+    assert told.startswith("the log file can't be written: [Errno 2] No such file or directory")
+    assert told.endswith(f"; messages go to {spare}")
+    assert (rest, capsys.readouterr().err) == (["first"], "")
+    spare.unlink()
+    spare.mkdir()
+    LOGGER.info("second")
+    told, *rest = capsys.readouterr().err.splitlines()
+    assert told.endswith("; messages go to standard error")
+    assert rest == ["second"]
+
+
+def test_a_line_that_a_full_disk_cut_off_is_ended_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"whole\ncut off in \xc3")
+    configure(LoggingConfig(file=path, format="%(message)s"))
+    LOGGER.info("next")
+    configure(LoggingConfig(file=path, format="%(message)s"))
+    LOGGER.info("last")
+    assert path.read_bytes() == b"whole\ncut off in \xc3\nnext\nlast\n"
+
+
+def test_a_file_that_fails_again_and_again_is_told_as_rarely_as_all_that_lasts(tmp_path: Path) -> None:
+    path, clock, stream = tmp_path / "log", Clock(), LogStream(elsewhere := io.StringIO())
+    stream.setFormatter(LineFormatter("%(message)s"))
+    file = LogFile(LoggingConfig(file=path, format="%(message)s"), stream, clock)
+    for _ in range(50):
+        path.symlink_to("/dev/full")
+        file.handle(record("lost"))
+        path.unlink()
+        clock.now += 3
+        file.handle(record("kept"))
+        path.rename(tmp_path / "old")
+    file.close()
+    told = elsewhere.getvalue()
+    assert told.count("lost") == 50
+    assert 2 <= told.count("can't be written") <= 15
+
+
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
 def test_a_broken_standard_error_is_borne_in_silence(redirection: str) -> None:
     program = (
