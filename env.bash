@@ -202,5 +202,5 @@ PATH=$_dbb_root/.venv/bin:$PATH
 if [ "$command" = demo ]; then
     exec .venv/bin/python -m tests.demo "$@"
 fi
-workers=$(nproc)
+workers=$(($(nproc) + 1)) # tests wait for most of their time
 exec .venv/bin/python -m pytest -n "$((workers < 4 ? workers : 4))" --dist loadgroup "$@"

@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ pytest.register_assert_rewrite("tests.ledgers", "tests.runs", "tests.troubles")
 # No test asserts a time: a machine may be busy.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# What is started in the background, or by nohup, is deaf to these, and so would be all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
