@@ -63,6 +63,8 @@ def _canary(config: EndpointConfig) -> Iterator[Result]:
     from endpoint.canary import fly
     from endpoint.catalogues.contract import CatalogueError
 
+    # As the first start does: the catalogue may lie beside the ledger.
+    config.ledger_path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield from fly(Premises.of(config))
     except CatalogueError as error:

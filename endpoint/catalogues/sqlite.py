@@ -89,13 +89,12 @@ class SqliteCatalogue:
     def open(self) -> None:
         with _translated(self._path), ExitStack() as stack:
             self._refuse_other_file()
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
+            if not self._path.parent.is_dir():
+                # Made by us, it would hide a name that is mistyped, or a disk that is not mounted.
                 raise CatalogueError(
-                    f"{self._path.parent}: can't be made: {error.strerror}",
-                    "name another place in ingester.config.path, or make the directory",
-                ) from error
+                    f"{self._path.parent}, which the catalogue lies in, is no directory",
+                    "make it, mount its disk, or correct ingester.config.path",
+                )
             connection = sqlite3.connect(self._path, timeout=self._patience, isolation_level=None)
             stack.callback(connection.close)
             connection.execute("PRAGMA foreign_keys = ON")

@@ -503,8 +503,8 @@ def test_a_repository_that_can_not_be_used_is_told_with_what_to_do(tmp_path: Pat
     assert told == {
         "none": (f"{tmp_path}/none is no Butler repository", "correct `repo`, or set `create: true`"),
         "file/under": (
-            f"{file}/under can't be opened or made: File exists",
-            "correct `repo`, or let the manager's user write there",
+            f"{file}, which the repository is to lie in, is no directory",
+            "make it, mount its disk, or correct `repo`",
         ),
         "plain": (
             f"{plain}: its butler.yaml does not know the storage class FitsRaw",

@@ -24,7 +24,7 @@ OF_NOBODY = IMAGE.replace(b"DECam", b"Frodo").replace(b"CTIO 4.0-m telescope", b
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "deep" / "catalogue.db"
+    return tmp_path / "catalogue.db"
 
 
 @pytest.fixture
@@ -320,6 +320,12 @@ def test_what_is_no_catalogue_of_ours_is_left_as_it_is(
         with pytest.raises(CatalogueError, match=re.escape(message)):
             SqliteCatalogue({"path": path}).version()
     assert before == (path.read_bytes() if path.is_file() else None)
+
+
+def test_a_directory_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "mistyped" / "catalogue.db"
+    assert f"{path.parent}, which the catalogue lies in, is no directory" in refusal(path, []).message
+    assert not path.parent.exists()
 
 
 def test_a_catalogue_that_is_locked_is_no_files_fault(path: Path, tmp_path: Path) -> None:

@@ -208,7 +208,12 @@ def _make(settings: Settings) -> None:
         return
     if not settings.create:
         raise CatalogueError(f"{root} is no Butler repository", "correct `repo`, or set `create: true`")
-    root.parent.mkdir(parents=True, exist_ok=True)
+    if not root.parent.is_dir():
+        # Made by us, it would hide a name that is mistyped, or a disk that is not mounted.
+        raise CatalogueError(
+            f"{root.parent}, which the repository is to lie in, is no directory",
+            "make it, mount its disk, or correct `repo`",
+        )
     # A directory with a dot in its name is taken for a file when a repository is made, but not later.
     making = root.with_name(f"{root.name.replace('.', '_')}-being-made")
     shutil.rmtree(making, ignore_errors=True)  # of one that was killed
