@@ -28,6 +28,7 @@ _OF_LOGS = {"source", "day", "past_days", "future_days", "delay", "extension"}
 """Keys of the finder that a scan has no use for."""
 
 _STORAGE: Key = ("endpoint", "storage")
+_OF_OODS = "# What an OODS configuration means; as one of endmgr's own, it would need a storage.\n"
 
 Directories = Annotated[tuple[LocalPath, ...], BeforeValidator(empty_list)]
 
@@ -217,9 +218,11 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> EndpointCo
 def effective(config: EndpointConfig) -> str:
     """The configuration with all defaults filled in, as YAML that loads as the same configuration.
 
-    What is made of an OODS configuration is shown like that too, and is none: its files stay in the buffer.
+    What is made of an OODS configuration is shown like that too, and says that it is none: its files stay
+    in the buffer.
     """
-    return rendered(config)
+    shown = rendered(config)
+    return shown if config.endpoint.storage else f"{_OF_OODS}{shown}"
 
 
 def endangered(document: Document, origin: Origin, directories: Key, base: Path) -> Iterator[tuple[Key, str]]:

@@ -274,6 +274,7 @@ def test_every_verb_takes_the_configuration(oods: Oods) -> None:
     assert oods.command("history", oods.config, oods.buffer / "a.fits").exit_code == 0
     assert oods.command("retry", oods.config).exit_code == 0
     shown = oods.command("validate", oods.config, "--show").stdout.decode()
+    assert shown.startswith("# What an OODS configuration means")
     assert f"buffer: {oods.buffer}" in shown
     assert "files_older_than: 30d" in shown
 
