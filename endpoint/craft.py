@@ -11,7 +11,7 @@ from common import __version__
 from common.disks import Disks
 from common.engine import Claim, Means, now_ms
 from common.entry import Batch, Done, Failed, Outcome, Report
-from common.errors import Scope
+from common.errors import Failure, Scope
 from common.files import BufferedFile, Checksum
 from common.gate import Gate
 from common.ledger.rows import ManagerRow, Version
@@ -19,6 +19,7 @@ from common.lifecycle import Step
 from common.mishaps import Mishaps, tell
 from common.pool import Crash
 from common.tasks import Chore, Identify
+from endpoint.catalogues.contract import CatalogueCrashesError, Verdict
 from endpoint.cleaner import Cleaner, Rules
 from endpoint.config import EndpointConfig
 from endpoint.lifecycle import ABSENT, INGEST, STORE, STORED, VERIFY
@@ -69,7 +70,7 @@ class Endpoint:
         if self._disks.lacks_room_for_ledger or not gate.lets_through(is_running=bool(running), now=now):
             return None
         if step == INGEST:
-            return self._may_ingest(worker, on_trial=gate.is_on_trial)
+            return self._may_ingest(worker, on_trial=gate.is_on_trial and not _crashes(gate.failure))
         bulky = None if self._may_be_bulky(worker, in_flight) else False
         if step == STORE:
             claim = self._may_store(running, now)
@@ -89,7 +90,7 @@ class Endpoint:
         shared = next((failure for failure in failures if failure.scope is not Scope.FILE), None)
         if shared is not None:
             self._gates[batch.step].fail(shared, now)
-        elif report.outcomes:
+        elif any(not (isinstance(one, Failed) and _crashes(one.failure)) for one in report.outcomes):
             self._gates[batch.step].succeed()
         self._receipts.write(batch, report, now_ms())
         report = self._mishaps.take_back(batch, self._without_known_digests(report))
@@ -212,6 +213,14 @@ def _rules(config: EndpointConfig, premises: Premises) -> Rules:
         storage=premises.storage,
         staging=premises.staging,
     )
+
+
+def _crashes(failure: Failure | None) -> bool:
+    """Whether the catalogue's process died, over one file or over all.
+
+    A trial of one file says little then: it may be the one that kills, with good ones behind it.
+    """
+    return failure is not None and failure.cause in (CatalogueCrashesError.cause, Verdict.CRASHED)
 
 
 def _is_in_storage(version: Version, found: Checksum | None) -> bool:

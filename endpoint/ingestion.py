@@ -49,7 +49,7 @@ class Ingestion:
         try:
             self._ask(wanted, outcomes)
         except CatalogueError as error:
-            failure = Failure(Scope.ENDPOINT, "catalogue not usable", error.message, error.hint)
+            failure = Failure(Scope.ENDPOINT, error.cause, error.message, error.hint)
         for entry_id in wanted.keys() - outcomes.keys():
             if failure:
                 outcomes[entry_id] = Failed(entry_id, failure)

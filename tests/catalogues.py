@@ -57,14 +57,16 @@ def imagined(*names: str) -> list[Request]:
 class NastyCatalogue:
     """Does to a file what the file's name says, once or always, and keeps the others' names in a file.
 
-    Its configuration: `path`, that file; and `open`, what it does when it is opened.
+    Its configuration: `path`, that file; `open`, what it does when it is opened; and `deadly`, a file: while
+    there is one, it crashes over all others.
     """
 
     def __init__(self, config: Mapping[str, object]) -> None:
-        for key in config.keys() - {"path", "open"}:
+        for key in config.keys() - {"path", "open", "deadly"}:
             raise ValueError(f"{key}: not known")
         self._path = str(config["path"])
         self._open = str(config.get("open", ""))
+        self._deadly = config.get("deadly")
 
     def open(self) -> None:
         self._do(self._open)
@@ -73,6 +75,8 @@ class NastyCatalogue:
 
     def ingest(self, requests: Sequence[Request]) -> Iterator[Result]:
         for request in requests:
+            if self._deadly and Path(str(self._deadly)).exists():
+                self._do("segfault")
             yield from self._results(request)
 
     def version(self) -> str:

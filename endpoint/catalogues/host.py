@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 from common.errors import ProcessError
-from endpoint.catalogues.contract import CatalogueError, Request, Result, Verdict
+from endpoint.catalogues.contract import CatalogueCrashesError, CatalogueError, Request, Result, Verdict
 from endpoint.catalogues.loading import Source
 from endpoint.catalogues.service import Order, Word, pack
 from endpoint.catalogues.tenancy import Answer, DiedError, StalledError, Tenant
@@ -21,6 +21,10 @@ _MANY = 32
 """Files that a crash leaves over are halved beyond this; one by one is quicker below it."""
 _HANGS = 3
 """So many files in a row that hang, each alone, are none of the files' fault."""
+_CRASHES = 3
+"""So many files in a row that crash, each alone, may be none of the files' fault."""
+_ENOUGH = 20
+"""So many are not followed by another one, to see whether that fares better."""
 
 _VERDICTS = {str(verdict): verdict for verdict in Verdict}
 
@@ -58,6 +62,7 @@ class Host:
         self._env = env
         self._tenant: Tenant | None = None
         self._odd = False
+        self._suspicion = _Suspicion()
 
     def __enter__(self) -> "Host":
         return self
@@ -102,22 +107,30 @@ class Host:
         """
         parts = deque([tuple(requests)] if requests else [])
         hangs = 0
+        self._suspicion.forget_kept()
         while parts:
             part = parts.popleft()
             run = _Run(part)
             yield from self._results(run)
             if len(run.left) < len(part):
                 hangs = 0
-            if run.blames:
-                hangs = hangs + 1 if run.verdict is Verdict.TIMED_OUT else 0
-                yield Result(part[0].id, run.verdict, run.reason)
-                if hangs >= _HANGS and parts:
-                    raise CatalogueError(
-                        f"the catalogue hangs over every file, {hangs} in a row: {run.reason}",
-                        "look at what it waits for; ingester.timeout is the limit",
-                    )
-            else:
+            if len(run.left) < len(part) or run.verdict is not Verdict.CRASHED:
+                yield from self._suspicion.lift()
+            if not run.blames:
                 parts.extendleft(reversed(run.parts()))
+                continue
+            result = Result(part[0].id, run.verdict, run.reason)
+            if run.verdict is Verdict.CRASHED and self._suspicion.takes(result):
+                self._suspicion.weigh(has_more=bool(parts))
+                continue
+            hangs = hangs + 1 if run.verdict is Verdict.TIMED_OUT else 0
+            yield result
+            if hangs >= _HANGS and parts:
+                raise CatalogueError(
+                    f"the catalogue hangs over every file, {hangs} in a row: {run.reason}",
+                    "look at what it waits for; ingester.timeout is the limit",
+                )
+        yield from self._suspicion.blame()
 
     def close(self, patience: float = 5.0) -> None:
         """Let the catalogue close, and end what has not gone after so many seconds."""
@@ -278,3 +291,58 @@ class _Run:
             return [left[:middle], left[middle:]]
         # A hang costs its time limit each time that it is met: so it is met once more at most.
         return [(request,) for request in left]
+
+
+class _Suspicion:
+    """Who is to blame for crashes: the files, or the catalogue, over which all die one after the other.
+
+    What crashes is not blamed before it is known whether the next file fares better. A file that has been
+    blamed once speaks no more against the catalogue: else a few such files, tried again by themselves, would
+    keep all others waiting.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row: set[int] = set()
+        self._withheld: list[Result] = []
+        self._blamed: set[int] = set()
+
+    def takes(self, crash: Result) -> bool:
+        """Whether it keeps this result of a file for now."""
+        if crash.id in self._blamed:
+            return False
+        self._in_a_row.add(crash.id)
+        self._withheld.append(crash)
+        return True
+
+    def weigh(self, *, has_more: bool) -> None:
+        """Blame the catalogue if that is due; `has_more`: whether another file can be tried before.
+
+        Raises
+        ------
+        CatalogueCrashesError
+            The files whose results were kept get none.
+        """
+        count, kept = len(self._in_a_row), len(self._withheld)
+        if count < _CRASHES or (has_more and kept < _ENOUGH):
+            return
+        reason = self._withheld[-1].reason
+        self._withheld.clear()
+        raise CatalogueCrashesError(
+            f"the catalogue crashes over every file, {count} in a row: {reason}",
+            "look at its last words, here or in the log; some files are tried now and then",
+        )
+
+    def forget_kept(self) -> None:
+        """Nobody waits for these results any more."""
+        self._withheld.clear()
+
+    def lift(self) -> Iterator[Result]:
+        """The process has lived: what has crashed before did so by its own fault."""
+        self._in_a_row.clear()
+        yield from self.blame()
+
+    def blame(self) -> Iterator[Result]:
+        """The results that were kept, if any."""
+        kept, self._withheld = self._withheld, []
+        self._blamed.update(result.id for result in kept)
+        yield from kept

@@ -182,6 +182,20 @@ def test_a_note_that_others_may_not_read_keeps_files_waiting_until_it_is_read(ar
         assert manager.stop() == 0
 
 
+def test_a_catalogue_that_crashes_over_every_file_costs_none_an_attempt(archive: Archive) -> None:
+    deadly, kept = archive.directory / "deadly", archive.directory / "kept"
+    deadly.touch()
+    config = {"path": str(kept), "deadly": str(deadly)}
+    archive.write_config(ingester={"catalogue": "tests.catalogues:NastyCatalogue", "config": config})
+    archive.deliver({b"%d.dat" % number: b"light %d" % number for number in range(5)})
+    assert archive.once() == 3
+    assert counts(archive) == {"stored": 5}
+    assert "crashes over every file, 5 in a row" in paused(archive)
+    deadly.unlink()
+    assert archive.once() == 0
+    assert rows(archive, "SELECT state, attempts FROM files") == [("ingested", 0)] * 5
+
+
 def test_a_buffer_that_somebody_else_cleans_ends_nothing(archive: Archive) -> None:
     with Run(archive) as manager:
         for round_ in range(20):

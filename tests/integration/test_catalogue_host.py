@@ -145,6 +145,35 @@ def test_a_catalogue_that_hangs_over_every_file_is_to_blame_itself(kept: Path) -
         list(host.ingest(imagined(*(f"hang.{number}" for number in range(6)))))
 
 
+def test_a_catalogue_that_crashes_over_every_file_is_to_blame_itself(host: Host) -> None:
+    found: list[Result] = []
+    with pytest.raises(CatalogueError, match=r"crashes over every file, 3 in a row: .* SIGSEGV"):
+        found.extend(host.ingest(imagined("segfault.1", "segfault.2", "segfault.3")))
+    assert found == []
+
+
+def test_files_that_come_one_by_one_are_not_blamed_after_a_few_crashes(host: Host) -> None:
+    files = imagined("segfault.1", "segfault.2", "segfault.3", "good", "segfault.4")
+    assert [verdicts(host.ingest([file])) for file in files[:2]] == [
+        {1: Verdict.CRASHED},
+        {2: Verdict.CRASHED},
+    ]
+    for _ in range(2):
+        with pytest.raises(CatalogueError, match="crashes over every file, 3 in a row"):
+            list(host.ingest(files[2:3]))
+    assert verdicts(host.ingest(files[:1])) == {1: Verdict.CRASHED}
+    assert verdicts(host.ingest(files[2:4])) == {3: Verdict.CRASHED, 4: GOOD}
+    assert verdicts(host.ingest(files[4:])) == {5: Verdict.CRASHED}
+
+
+def test_some_files_that_kill_before_a_good_one_are_to_blame_themselves(host: Host) -> None:
+    names = [f"segfault.{number}" for number in range(4)]
+    expected = dict.fromkeys(range(1, 5), Verdict.CRASHED) | {5: GOOD}
+    assert verdicts(host.ingest(imagined(*names, "good"))) == expected
+    for file in imagined(*names):
+        assert verdicts(host.ingest([file])) == {file.id: Verdict.CRASHED}
+
+
 def test_what_dies_of_an_earlier_file_is_tried_again(host: Host) -> None:
     """Once alone in a fresh process: so a file is not blamed for what another one has done."""
     assert verdicts(host.ingest(imagined("a", "once-segfault", "b"))) == {1: GOOD, 2: GOOD, 3: GOOD}
