@@ -85,14 +85,17 @@ class Endpoint:
         if isinstance(result, Crash):
             return self._mishaps.take_back(batch, Report((), error=result.reason))
         assert isinstance(result, Report)
-        report = self._learn(batch, result, now)
+        report = self._learn(batch, result)
         failures = [outcome.failure for outcome in report.outcomes if isinstance(outcome, Failed)]
         shared = next((failure for failure in failures if failure.scope is not Scope.FILE), None)
         if shared is not None:
             self._gates[batch.step].fail(shared, now)
         elif any(not (isinstance(one, Failed) and _crashes(one.failure)) for one in report.outcomes):
             self._gates[batch.step].succeed()
-        self._receipts.write(batch, report, now_ms())
+        notes = self._receipts.write(batch, report, now_ms())
+        if batch.step != INGEST:
+            # A note is needed until its last file is stored, or is seen to be.
+            self._retirement.touch(notes, now)
         report = self._mishaps.take_back(batch, self._without_known_digests(report))
         tell(batch, report)
         return report
@@ -157,14 +160,13 @@ class Endpoint:
         slow = sum(batch.bytes > general.batch_bytes for batch in in_flight if batch.step != INGEST)
         return slow < max(1, general.num_threads - 1)
 
-    def _learn(self, batch: Batch, report: Report, now: float) -> Report:
+    def _learn(self, batch: Batch, report: Report) -> Report:
         """Keep what verifying has brought beside the outcomes, and take on what storage has unknown to us."""
         if not isinstance(report.news, Findings):
             return report
         origins = report.news.origins
         for wrong in report.news.malformed:
             log.warning("a delivery note has what makes no sense: %s", wrong)
-        self._retirement.touch(origins, now)
         self._ledger.keep_origins(origins)
         return replace(report, outcomes=self._adopted(batch, report.outcomes))
 

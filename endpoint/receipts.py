@@ -30,13 +30,16 @@ class Receipts:
         self._directory = None if staging is None else os.path.join(staging, b".receipts")
         self._steady = Steady()
 
-    def write(self, batch: Batch, report: Report, now_ms: int) -> None:
-        """Tell of what a batch has stored or ingested; a duplicate is told as what it is known as."""
+    def write(self, batch: Batch, report: Report, now_ms: int) -> tuple[bytes, ...]:
+        """Tell of what a batch has stored or ingested; a duplicate is told as what it is known as.
+
+        Returns the notes that named what is told of.
+        """
         if self._directory is None:
-            return
+            return ()
         told = self._told(batch, report)
         if not told:
-            return
+            return ()
         origins = self._ledger.origins([path for path, _, _ in told])
         by_note: defaultdict[bytes, list[Receipt]] = defaultdict(list)
         for path, checksum, state in told:
@@ -44,6 +47,7 @@ class Receipts:
                 by_note[origins[path, checksum][0]].append(Receipt(path, checksum, state, now_ms))
         for note, receipts in by_note.items():
             self._place(b"%s-%s-%d.jsonl" % (note, batch.step.target.encode(), batch.id), receipts)
+        return tuple(by_note)
 
     def _told(self, batch: Batch, report: Report) -> list[tuple[bytes, Checksum, str]]:
         entries = {entry.id: entry for entry in batch.entries}

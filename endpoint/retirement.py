@@ -39,9 +39,9 @@ class Retirement:
         self._next_listing = 0.0
         self._told: set[bytes] = set()
 
-    def touch(self, origins: Iterable[Origin], now: float) -> None:
-        """Files of these notes have been judged."""
-        self._due.update(dict.fromkeys({origin.note + b".jsonl" for origin in origins}, now))
+    def touch(self, notes: Iterable[bytes], now: float) -> None:
+        """Files of these notes, by their names without an end, are in storage now."""
+        self._due.update(dict.fromkeys((note + b".jsonl" for note in notes), now))
 
     def proceed(self, now: float) -> None:
         """Remove those whose files are all accounted for; tell what a note names that does not come."""

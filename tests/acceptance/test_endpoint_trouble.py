@@ -196,6 +196,19 @@ def test_a_catalogue_that_crashes_over_every_file_costs_none_an_attempt(archive:
     assert rows(archive, "SELECT state, attempts FROM files") == [("ingested", 0)] * 5
 
 
+def test_a_note_is_removed_as_soon_as_what_waited_for_storage_is_stored(archive: Archive) -> None:
+    """It was looked at in vain meanwhile, and would be again after ten minutes."""
+    archive.storage.chmod(0o555)
+    content = archive.deliver({b"a.dat": b"light"})
+    with Run(archive, powerless=True) as manager:
+        assert "storage not writable" in eventually(lambda: paused(archive))
+        assert archive.notes() == ["batch-0"]
+        archive.storage.chmod(0o755)
+        assert_spared(archive, content)
+        eventually(lambda: archive.notes() == [])
+        assert manager.stop() == 0
+
+
 def test_a_buffer_that_somebody_else_cleans_ends_nothing(archive: Archive) -> None:
     with Run(archive) as manager:
         for round_ in range(20):
