@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -85,14 +85,23 @@ def test_asking_for_the_holder_does_not_cost_it_its_lock(tmp_path: Path) -> None
 
 def test_a_failed_attempt_leaves_nothing_open(tmp_path: Path) -> None:
     ledger = tmp_path / "handoff.db"
-    before = len(os.listdir("/proc/self/fd"))
     with another_manager(ledger):
-        during = len(os.listdir("/proc/self/fd"))
         for _ in range(3):
             with pytest.raises(LedgerHeld):
                 ManagerLock(ledger).acquire()
-        assert len(os.listdir("/proc/self/fd")) == during
-    assert len(os.listdir("/proc/self/fd")) == before
+        assert open_below(tmp_path) == []
+    with ManagerLock(ledger):
+        assert open_below(tmp_path) != []
+    assert open_below(tmp_path) == []
+
+
+def open_below(directory: Path) -> list[Path]:
+    """The files in a directory that this process has open."""
+    opened = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # of the listing itself
+            opened.append(link.readlink())
+    return [path for path in opened if directory in path.parents]
 
 
 def test_a_lock_can_be_taken_given_back_and_taken_again(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_with_settle_zero_an_empty_file_may_have_a_writer_who_is_not_counted_yet
     buffer.file.touch()
     buffer.wall.now = buffer.file.stat().st_ctime
     assert buffer.look() == Judged()
-    assert buffer.settling.waiting() == pytest.approx(0.1)
+    assert buffer.settling.waiting() == pytest.approx(0.1, abs=0.001)
     buffer.later(0.2)
     assert buffer.settling.again() == Judged(settled=(seen(buffer.file),))
 
