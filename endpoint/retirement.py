@@ -9,6 +9,7 @@ from contextlib import suppress
 from common.exchange import is_plain_name
 from common.ledger.ledger import Ledger
 from common.ledger.rows import Origin, Version
+from common.logs import Steady
 from common.wording import duration
 from common.wording import path as shown
 from endpoint.lifecycle import STORED
@@ -38,6 +39,7 @@ class Retirement:
         self._first_seen: dict[bytes, float] = {}
         self._next_listing = 0.0
         self._told: set[bytes] = set()
+        self._steady = Steady()
 
     def touch(self, notes: Iterable[bytes], now: float) -> None:
         """Files of these notes, by their names without an end, are in storage now."""
@@ -70,8 +72,13 @@ class Retirement:
             self._due[name] = now + _AGAIN
             self._tell(name, missing, now)
             return
-        with suppress(OSError):
+        try:
             os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if self._steady.due("notes", str(error.errno)):
+                log.warning("delivery notes can't be removed, and become more and more: %s", error)
         self._due.pop(name, None)
         self._first_seen.pop(name, None)
         self._told.discard(name)

@@ -209,6 +209,18 @@ def test_a_note_is_removed_as_soon_as_what_waited_for_storage_is_stored(archive:
         assert manager.stop() == 0
 
 
+def test_notes_that_may_not_be_removed_are_told_and_keep_nothing_waiting(archive: Archive) -> None:
+    """They are another account's, say, and so is their directory."""
+    content = archive.deliver({b"a.dat": b"light"})
+    notes = archive.staging / ".notes"
+    notes.chmod(0o555)
+    with Run(archive, powerless=True) as manager:
+        assert_spared(archive, content)
+        eventually(lambda: "delivery notes can't be removed" in manager.said)
+        assert manager.stop() == 0
+    notes.chmod(0o755)
+
+
 def test_a_buffer_that_somebody_else_cleans_ends_nothing(archive: Archive) -> None:
     with Run(archive) as manager:
         for round_ in range(20):
