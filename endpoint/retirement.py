@@ -22,7 +22,7 @@ _AT_ONCE = 0.05
 _AGAIN = 600.0
 """Seconds after which one that names what is not there is looked at again without cause."""
 _LATE = 3600.0
-"""Seconds after which a note that names what is not there is told."""
+"""Seconds after which nobody expects files of a note to come any more; it is told if some have not."""
 _UNJUDGED = ("arrived", "verifying")
 _THROUGH = (*STORED, "failed")
 """States of versions that need no verifying: what fails and has a digest has failed after that, as a rule."""
@@ -67,10 +67,11 @@ class Retirement:
             # It is told where files wait for it.
             self._due[name] = now + _AGAIN
             return
-        missing = self._missing(origins)
+        waited = now - self._first_seen.setdefault(name, now)
+        missing = self._missing(origins, is_late=waited >= _LATE)
         if (missing or malformed or not origins) and os.path.lexists(path):
             self._due[name] = now + _AGAIN
-            self._tell(name, missing, now)
+            self._tell(name, missing, waited)
             return
         try:
             os.unlink(path)
@@ -83,8 +84,7 @@ class Retirement:
         self._first_seen.pop(name, None)
         self._told.discard(name)
 
-    def _tell(self, name: bytes, missing: Sequence[Origin], now: float) -> None:
-        waited = now - self._first_seen.setdefault(name, now)
+    def _tell(self, name: bytes, missing: Sequence[Origin], waited: float) -> None:
         if waited < _LATE or name in self._told:
             return
         self._told.add(name)
@@ -95,7 +95,7 @@ class Retirement:
         )
         log.warning("the delivery note %s has named for %s %s", shown(name), duration(waited), what)
 
-    def _missing(self, origins: tuple[Origin, ...]) -> list[Origin]:
+    def _missing(self, origins: tuple[Origin, ...], *, is_late: bool) -> list[Origin]:
         """Those whose versions may have to be verified yet, or once more: that needs the note."""
         paths = paths_in(origins)
         versions, kept = self._ledger.versions(paths), self._ledger.origins(paths)
@@ -105,18 +105,27 @@ class Retirement:
             if not _is_accounted_for(
                 origin,
                 versions.get(origin.path, ()),
-                was_seen=(origin.path, origin.checksum) in kept,
+                kept.get((origin.path, origin.checksum)),
+                is_late=is_late,
             )
         ]
 
 
-def _is_accounted_for(origin: Origin, known: Sequence[Version], *, was_seen: bool) -> bool:
-    """Whether what a note names is stored; a file that was seen to be that may be known by another digest.
+def _is_accounted_for(
+    origin: Origin, known: Sequence[Version], kept: tuple[bytes, int] | None, *, is_late: bool
+) -> bool:
+    """Whether what a note names is stored, and nothing that it names waits to be verified.
 
-    A duplicate is an entry without a digest, beside the version that lies in storage.
+    What was stored before may be about to come once more, so that a file has to have been verified by this
+    note, or a later one, which is the one that is `kept`; unless it `is_late` for that. A file that was
+    verified may be known by another digest: a duplicate is an entry without one, beside the version that
+    lies in storage.
     """
+    if any(version.checksum is None and version.state in _UNJUDGED for version in known):
+        return False
+    if not is_late and (kept is None or kept[1] < origin.sent_at):
+        return False
     same = [version for version in known if version.checksum == origin.checksum]
-    if same or not was_seen:
+    if same or kept is None:
         return any(version.state in _THROUGH for version in same)
-    waits = any(version.checksum is None and version.state in _UNJUDGED for version in known)
-    return not waits and any(version.state in STORED for version in known)
+    return any(version.state in STORED for version in known)

@@ -111,7 +111,8 @@ class Verification:
         """Decide by the digests of a file and what notes say of its path."""
         origin = next((origin for origin in told if _agrees(origin, entry, digests)), None)
         if told and origin is None:
-            return _rejected(entry, told[0], digests[told[0].checksum.algorithm])
+            found = digests[told[0].checksum.algorithm]
+            return self._duplicate(entry, found) or _rejected(entry, told[0], found)
         if origin is not None:
             self._origins.append(origin)
         elif self._premises.require_note:
@@ -126,8 +127,13 @@ class Verification:
             if not told:
                 self._strange.append(entry)
             return Done(entry.id, VERIFY.target, found, entry.fence)
-        if not same_content(target, found, entry.fence.size):
-            return conflict(entry, target, found)
+        return self._duplicate(entry, found) or conflict(entry, target, found)
+
+    def _duplicate(self, entry: Entry, found: Checksum) -> Done | None:
+        """The outcome for a second copy of what is stored, whatever notes say of others of its name."""
+        storage = self._premises.storage
+        if storage is None or not same_content(os.path.join(storage, entry.path), found, entry.fence.size):
+            return None
         if self._premises.on_duplicate == "delete":
             self._discard(entry)
         return Done(entry.id, "duplicate", found, entry.fence, "the same content is stored already")

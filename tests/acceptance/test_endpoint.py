@@ -164,6 +164,30 @@ def test_many_small_notes_are_all_removed_by_a_manager_that_ends_at_once(archive
     assert archive.notes() == []
 
 
+def test_a_note_of_what_is_stored_already_stays_until_that_is_verified_once_more(archive: Archive) -> None:
+    """Handed over again while the manager is away; it looks at notes before it looks at files."""
+    archive.write_config(endpoint={"require_note": True})
+    content = archive.deliver({b"a.dat": b"light", b"b.dat": b"dark"})
+    assert archive.once() == 0
+    archive.deliver(content, note="batch-1")
+    assert archive.once() == 0
+    assert_archived(archive, content)
+    assert counts(archive) == {"ingested": 2, "duplicate": 2}
+    assert archive.notes() == []
+
+
+def test_what_is_stored_is_not_rejected_for_the_note_of_a_newcomer(archive: Archive) -> None:
+    content = archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    archive.deliver({b"a.dat": b"dark"}, note="batch-1")
+    assert archive.once() == 3
+    archive.deliver(content, note=None)
+    archive.once()
+    assert files_below(archive.buffer) == {}
+    assert states(archive, b"a.dat")[0] == "ingested"
+    assert "rejected" not in counts(archive)
+
+
 def test_a_note_may_use_another_algorithm(archive: Archive) -> None:
     import hashlib
 
