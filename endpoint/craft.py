@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 from common import __version__
 from common.disks import Disks
@@ -93,9 +94,11 @@ class Endpoint:
         elif any(not (isinstance(one, Failed) and _crashes(one.failure)) for one in report.outcomes):
             self._gates[batch.step].succeed()
         notes = self._receipts.write(batch, report, now_ms())
-        if batch.step != INGEST:
-            # A note is needed until its last file is stored, or is seen to be.
+        if batch.step == STORE:
+            # A note is needed until its last file is stored, or is seen to be, as duplicates are.
             self._retirement.touch(notes, now)
+        elif isinstance(report.news, Findings) and any(map(_is_duplicate, report.outcomes)):
+            self._retirement.touch({origin.note for origin in report.news.origins}, now)
         report = self._mishaps.take_back(batch, self._without_known_digests(report))
         tell(batch, report)
         return report
@@ -173,11 +176,7 @@ class Endpoint:
     def _adopted(self, batch: Batch, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
         """What storage has, and this ledger has never stored, is no duplicate: it goes on."""
         paths = {entry.id: entry.path for entry in batch.entries}
-        doubles = [
-            outcome
-            for outcome in outcomes
-            if isinstance(outcome, Done) and outcome.state == "duplicate" and outcome.checksum
-        ]
+        doubles = [outcome for outcome in outcomes if _is_duplicate(outcome) and outcome.checksum]
         if not doubles:
             return tuple(outcomes)
         known = self._ledger.versions([paths[outcome.entry_id] for outcome in doubles])
@@ -196,12 +195,14 @@ class Endpoint:
         return replace(
             report,
             outcomes=tuple(
-                replace(outcome, checksum=None)
-                if isinstance(outcome, Done) and outcome.state == "duplicate"
-                else outcome
+                replace(outcome, checksum=None) if _is_duplicate(outcome) else outcome
                 for outcome in report.outcomes
             ),
         )
+
+
+def _is_duplicate(outcome: Outcome) -> TypeGuard[Done]:
+    return isinstance(outcome, Done) and outcome.state == "duplicate"
 
 
 def _rules(config: EndpointConfig, premises: Premises) -> Rules:
