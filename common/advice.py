@@ -19,6 +19,7 @@ _MENDING = {
     "no answer": "the catalogue said nothing of it, which is a fault of the catalogue",
     "no delivery note": "find out who put it into the buffer, and have its note delivered",
     "lost from storage": "put it back, or have it delivered again, which needs no `retry`",
+    "may not be moved": "let the manager's account write to its directory, where it is and where it goes",
     "name taken at the endpoint": "at the endpoint, move away what has the file's name",
     "not placed": "look at the file's name and directory at the endpoint",
     "timed out": "see what the catalogue does with it; ingester.timeout is its limit",

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Sequence
 
 from common.entry import Entry
 from common.errors import Failure, Scope
@@ -9,6 +10,7 @@ from common.files import BufferedFile, Fence
 from common.placing import flush_directory, move_exclusive, same_content
 from common.settle import Closed, Probe
 
+_DENIED = (errno.EACCES, errno.EPERM)
 _CURES = {
     errno.ENOSPC: ("full", "free space there; it goes on by itself"),
     errno.EDQUOT: ("over quota", "free space or raise the quota; it goes on by itself"),
@@ -78,12 +80,23 @@ class Mover:
         return os.path.join(self._buffer, entry.path)
 
 
-def site_failure(error: OSError, scope: Scope, called: str, reason: str) -> Failure | None:
+def site_failure(
+    error: OSError, scope: Scope, called: str, reason: str, *, roots: Sequence[bytes]
+) -> Failure | None:
     """A failure of the disk that was written to, if it is one: it keeps all files waiting.
 
-    `called` is what an operator calls the directory on it.
+    Parameters
+    ----------
+    called
+        What an operator calls the directory on it.
+    roots
+        What files are moved from, and what to. Where the manager may write to these, it lacks the right to
+        some directory below, which keeps no other files waiting.
     """
     if error.errno == errno.EIO:
         return Failure(scope, "input/output error", reason, "look at the disk and the kernel log")
+    if error.errno in _DENIED and all(os.access(root, os.W_OK | os.X_OK) for root in roots):
+        hint = "let the manager's user write to its directory, where it is and where it goes"
+        return Failure(Scope.FILE, "may not be moved", reason, hint)
     known = _CURES.get(error.errno or 0)
     return Failure(scope, f"{called} {known[0]}", reason, known[1]) if known else None

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from common.entry import Done, Entry, Failed, Outcome
@@ -43,19 +43,19 @@ class Storage:
             with suppress(OSError):
                 change = mover.change(entry)
             if change is None:
-                return Failed(entry.id, _failure(error, entry))
+                return Failed(entry.id, _failure(error, entry, (self._premises.buffer, storage)))
         # An earlier try may have come as far as that.
         if same_content(target, entry.checksum, entry.fence.size):
             return Done(entry.id, STORE.target)
         return Done(entry.id, "vanished", reason=f"verified, but {change} before it could be stored")
 
 
-def _failure(error: OSError, entry: Entry) -> Failure:
+def _failure(error: OSError, entry: Entry, roots: Sequence[bytes]) -> Failure:
     reason = f"{shown(entry.path)} could not be moved to storage: {error.strerror or error}"
     if error.errno in (errno.ENOTDIR, errno.EISDIR):
         hint = "something that is no directory lies where one has to be: move it away, and `retry`"
         return Failure(Scope.FILE, "cannot be stored", reason, hint, transient=False)
     hint = "look at the log and at the disk"
-    return site_failure(error, Scope.ENDPOINT, "storage", reason) or Failure(
+    return site_failure(error, Scope.ENDPOINT, "storage", reason, roots=roots) or Failure(
         Scope.FILE, "cannot be stored", reason, hint
     )

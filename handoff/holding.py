@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from common.entry import Done, Entry, Failed, Outcome
@@ -47,7 +47,7 @@ class Holding:
             with suppress(OSError):
                 if change := mover.change(entry):
                     return self._miss(entry, target, entry.checksum, change)
-            return Failed(entry.id, _failure(error, entry))
+            return Failed(entry.id, _failure(error, entry, (self._buffer, self._holding)))
 
     def _miss(self, entry: Entry, target: bytes, known: Checksum, change: str) -> Done:
         """The local copy is not what was delivered: it is held already, or its new content is found again."""
@@ -65,9 +65,9 @@ def _versioned(target: bytes, known: Checksum) -> bytes:
     return target + b"." + known.digest[:12].encode()
 
 
-def _failure(error: OSError, entry: Entry) -> Failure:
+def _failure(error: OSError, entry: Entry, roots: Sequence[bytes]) -> Failure:
     reason = f"{shown(entry.path)} could not be moved to the holding area: {error.strerror or error}"
     hint = "look at the two files, move one away, and `retry` it"
-    return site_failure(error, Scope.HANDOFF, "holding area", reason) or Failure(
+    return site_failure(error, Scope.HANDOFF, "holding area", reason, roots=roots) or Failure(
         Scope.FILE, "cannot be held", reason, hint, transient=error.errno != errno.EEXIST
     )

@@ -288,6 +288,22 @@ def test_a_floor_of_free_space_is_kept_in_a_holding_area_that_files_are_copied_t
         assert_delivered(sites, content)
 
 
+def test_a_directory_that_may_not_be_written_to_keeps_no_other_files_waiting(sites: Sites) -> None:
+    sites.write_config(general={"retry": {"attempts": 1}})
+    closed = sites.holding / "closed"
+    closed.mkdir(mode=0o555)
+    write_file(sites.buffer, b"closed/a.fits")
+    with Run(sites, powerless=True) as manager:
+        eventually(lambda: counts(sites) == {"failed": 1})
+        write_file(sites.buffer, b"b.fits")
+        eventually(lambda: counts(sites) == {"failed": 1, "held": 1})
+        assert [failure["cause"] for failure in status(sites)["failures"]] == ["may not be moved"]
+        closed.chmod(0o755)
+        assert sites.command("retry", sites.config).exit_code == 0
+        eventually(lambda: counts(sites) == {"held": 2})
+        assert manager.stop() == 0
+
+
 def test_a_missing_holding_area_is_told_at_the_start(sites: Sites) -> None:
     sites.write_config()
     sites.holding.rmdir()

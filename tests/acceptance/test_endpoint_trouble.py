@@ -196,6 +196,28 @@ def test_a_catalogue_that_crashes_over_every_file_costs_none_an_attempt(archive:
     assert rows(archive, "SELECT state, attempts FROM files") == [("ingested", 0)] * 5
 
 
+@pytest.mark.parametrize("closed", ["storage", "buffer"])
+def test_a_directory_that_may_not_be_written_to_keeps_no_other_files_waiting(
+    archive: Archive, closed: str
+) -> None:
+    archive.write_config(general={"retry": {"attempts": 1}})
+    for top in (archive.storage, archive.buffer):
+        (top / "closed").mkdir()
+    content = archive.deliver({b"closed/a.dat": b"light"})
+    directory = getattr(archive, closed) / "closed"
+    directory.chmod(0o555)
+    with Run(archive, powerless=True) as manager:
+        eventually(lambda: counts(archive) == {"failed": 1})
+        content |= archive.deliver({b"b.dat": b"dark"}, note=None)
+        eventually(lambda: counts(archive) == {"failed": 1, "ingested": 1})
+        assert [failure["cause"] for failure in archive.status()["failures"]] == ["may not be moved"]
+        directory.chmod(0o755)
+        assert archive.command("retry", archive.config).exit_code == 0
+        eventually(lambda: counts(archive) == {"ingested": 2})
+        assert manager.stop() == 0
+    assert files_below(archive.storage) == content
+
+
 def test_a_note_is_removed_as_soon_as_what_waited_for_storage_is_stored(archive: Archive) -> None:
     """It was looked at in vain meanwhile, and would be again after ten minutes."""
     archive.storage.chmod(0o555)
