@@ -23,6 +23,7 @@ _MENDING = {
     "name taken at the endpoint": "at the endpoint, move away what has the file's name",
     "not placed": "look at the file's name and directory at the endpoint",
     "timed out": "see what the catalogue does with it; ingester.timeout is its limit",
+    "too large for the disk": "enlarge that, or move the file away",
     "transfer command failed": "run endpoint.commands.transfer by hand, and see what it says",
     "transfer incomplete": "see the reason; send it by hand with the same program",
     "transfer took too long": "raise general.timeout",

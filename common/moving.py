@@ -83,7 +83,7 @@ class Mover:
 def site_failure(
     error: OSError, scope: Scope, called: str, reason: str, *, roots: Sequence[bytes]
 ) -> Failure | None:
-    """A failure of the disk that was written to, if it is one: it keeps all files waiting.
+    """A failure of the disk that was written to, if it is one: it keeps all files waiting, as a rule.
 
     Parameters
     ----------
@@ -95,6 +95,9 @@ def site_failure(
     """
     if error.errno == errno.EIO:
         return Failure(scope, "input/output error", reason, "look at the disk and the kernel log")
+    if error.errno == errno.EFBIG:
+        hint = "enlarge the disk that it goes to, or move the file away; then `retry` it"
+        return Failure(Scope.FILE, "too large for the disk", reason, hint, transient=False)
     if error.errno in _DENIED and all(os.access(root, os.W_OK | os.X_OK) for root in roots):
         hint = "let the manager's user write to its directory, where it is and where it goes"
         return Failure(Scope.FILE, "may not be moved", reason, hint)

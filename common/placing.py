@@ -130,6 +130,9 @@ def _copy(source: bytes, target: bytes) -> None:
     ):
         status = os.fstat(old.fileno())
         room = os.fstatvfs(new.fileno())
+        if room.f_blocks * room.f_frsize < status.st_size:
+            # No cleaning up will ever help this one, for which all others would wait.
+            raise OSError(errno.EFBIG, "it is larger than the whole disk", os.fsdecode(target))
         if room.f_bavail * room.f_frsize < status.st_size:
             # Found out now, for a file of many gigabytes would be tried again and again.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fsdecode(target))

@@ -103,6 +103,17 @@ def test_a_full_storage_keeps_files_waiting_until_there_is_space(archive: Archiv
 
 
 @pytest.mark.usefixtures("disks")
+def test_a_file_that_is_larger_than_the_disk_keeps_no_others_waiting(archive: Archive) -> None:
+    with disk(archive.storage, "size=1m"):
+        archive.deliver({b"huge.dat": bytes(2 << 20)})
+        content = archive.deliver({b"a.dat": b"light"}, note=None)
+        assert archive.once() == 3
+        assert files_below(archive.storage) == content
+        assert counts(archive) == {"failed": 1, "ingested": 1}
+        assert [failure["cause"] for failure in archive.status()["failures"]] == ["too large for the disk"]
+
+
+@pytest.mark.usefixtures("disks")
 def test_nothing_is_stored_below_the_free_space_that_is_to_be_kept(archive: Archive) -> None:
     archive.write_config(general={"min_free": "4MB"})
     with disk(archive.storage, "size=8m"):
