@@ -113,6 +113,17 @@ def _flush(path: bytes, flush: Callable[[int], int]) -> None:
         os.close(descriptor)
 
 
+def is_gone(path: bytes) -> bool:
+    """Whether nothing is there; what can't be looked at may be there."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def same_content(path: bytes, known: Checksum, size: int) -> bool:
     """Whether a regular file with that size and digest is there."""
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from common.entry import Batch, Done, Entry, Failed, Outcome
 from common.errors import Failure, Scope
-from common.placing import same_content
+from common.placing import is_gone, same_content
 from common.pool import Tell
 from common.wording import path as shown
 from endpoint.catalogues.contract import CatalogueError, Request, Result, Verdict
@@ -37,14 +37,11 @@ class Ingestion:
         outcomes: dict[int, Outcome] = {}
         wanted: dict[int, Entry] = {}
         for entry in batch.entries:
-            reason = self._why_ignored(entry.path)
-            trouble = None if reason else self._why_not(entry)
-            if reason:
-                outcomes[entry.id] = Done(entry.id, "ignored", reason=reason)
-            elif trouble:
-                outcomes[entry.id] = Failed(entry.id, trouble)
-            else:
+            outcome = self._beforehand(entry)
+            if outcome is None:
                 wanted[entry.id] = entry
+            else:
+                outcomes[entry.id] = outcome
         failure = None
         try:
             self._ask(wanted, outcomes)
@@ -71,15 +68,26 @@ class Ingestion:
             requests.append(Request(entry.id, path, entry.path, entry.fence.size, entry.checksum))
         return requests
 
-    def _why_not(self, entry: Entry) -> Failure | None:
+    def _beforehand(self, entry: Entry) -> Outcome | None:
+        """The outcome of what the catalogue is not to be asked about."""
+        if reason := self._why_ignored(entry.path):
+            return Done(entry.id, "ignored", reason=reason)
+        if self._premises.storage is not None:
+            trouble = self._trouble(entry, self._premises.storage)
+            return Failed(entry.id, trouble) if trouble else None
+        # Of one that was tried before, the catalogue may be able to say whether it has taken it.
+        if entry.claims == 1 and is_gone(os.path.join(self._premises.home, entry.path)):
+            return Done(entry.id, "vanished", reason="left the buffer before it could be ingested")
+        return None
+
+    @staticmethod
+    def _trouble(entry: Entry, storage: bytes) -> Failure | None:
         """What has befallen a file in storage since it was put there; None: nothing.
 
         The catalogue gets its digest, which has to be that of what lies there.
         """
-        if self._premises.storage is None:
-            return None
         assert entry.checksum is not None, "a stored file has been hashed"
-        place = os.path.join(self._premises.storage, entry.path)
+        place = os.path.join(storage, entry.path)
         try:
             status = os.lstat(place)
         except (FileNotFoundError, NotADirectoryError):

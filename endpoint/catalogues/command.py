@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.config.quantities import duration
 from common.errors import ProcessError
+from common.placing import is_gone
 from common.process import Completed, run
 from common.remote import fill, split_template
 from endpoint.catalogues.contract import CatalogueError, Request, Result, Verdict
@@ -119,9 +120,9 @@ class CommandCatalogue:
     def ingest(self, requests: Sequence[Request]) -> Iterator[Result]:
         waiting = requests
         if self._is_taken:
-            gone = [request for request in requests if not os.path.lexists(request.path)]
-            yield from (Result(one.id, Verdict.ALREADY, "the program had taken it before") for one in gone)
-            waiting = [request for request in requests if os.path.lexists(request.path)]
+            gone = {request.id for request in requests if is_gone(request.path)}
+            yield from (Result(one, Verdict.ALREADY, "the program had taken it before") for one in gone)
+            waiting = [request for request in requests if request.id not in gone]
         if "files" not in self._template.names:
             for request in waiting:
                 yield self._alone(request)
@@ -172,7 +173,7 @@ class CommandCatalogue:
         if told is not None:
             return Result(request.id, *told)
         if self._is_taken:
-            return None if os.path.lexists(request.path) else Result(request.id, Verdict.INGESTED)
+            return Result(request.id, Verdict.INGESTED) if is_gone(request.path) else None
         return Result(request.id, Verdict.INGESTED) if done.completed.exit_code == 0 else None
 
     def _run(self, requests: Sequence[Request]) -> "_Done":

@@ -262,6 +262,22 @@ def test_the_status_can_be_told_in_the_words_of_the_original(oods: Oods) -> None
     assert oods.command("status", oods.config, "--original", "--failed").exit_code == 2
 
 
+def test_what_others_remove_before_the_program_gets_it_is_not_ingested(oods: Oods) -> None:
+    oods.replace("scanInterval:\n      <<: *interval", "batchSize: 1\n    scanInterval:\n      <<: *interval")
+    go_on = oods.directory / "go on"
+    oods.install(then=f"while not os.path.exists({str(go_on)!r}): time.sleep(0.02)")
+    put(oods, b"a.fits")
+    with Run(oods) as manager:
+        eventually(lambda: oods.taken() == [b"a.fits"])
+        put(oods, b"b.fits")
+        eventually(lambda: states(oods, b"b.fits") == ["stored"])
+        (oods.buffer / "b.fits").unlink()
+        go_on.touch()
+        eventually(lambda: counts(oods) == {"ingested": 1, "vanished": 1})
+        assert manager.stop() == 0
+    assert len(oods.calls()) == 1
+
+
 def test_every_verb_takes_the_configuration(oods: Oods) -> None:
     oods.install()
     put(oods, b"a.fits")
