@@ -84,6 +84,8 @@ class SqliteCatalogue:
         self._keeps_cards = cards
         self._patience = patience
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        """Which one it is that was opened."""
         self._observer = Observer()
 
     def open(self) -> None:
@@ -105,6 +107,7 @@ class SqliteCatalogue:
             # What SQLite notes in order to undo a single file: on disk it would cost a write a page.
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            self._file = self._found()
             stack.pop_all()
             self._connection = connection
 
@@ -185,7 +188,20 @@ class SqliteCatalogue:
                 with _transaction(self._connected):
                     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
                     results += [self._insert(file, now) for file in examined]
+        # SQLite goes on writing into a file that was moved away or removed, and says nothing.
+        if self._found() != self._file:
+            raise CatalogueError(
+                f"{self._path}: was moved, removed or replaced while it was open",
+                "what lies there now is opened in its place, or a new one made",
+            )
         return results
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     @property
     def _connected(self) -> sqlite3.Connection:

@@ -45,6 +45,21 @@ def ask(path: Path, query: str) -> list[dict[str, object]]:
         connection.close()
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_nothing_is_called_ingested_into_a_database_that_was_moved_away(
+    catalogue: SqliteCatalogue, path: Path, tmp_path: Path, is_replaced: bool
+) -> None:
+    list(catalogue.ingest([request(tmp_path, b"before.txt")]))
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    for file in path.parent.glob(f"{path.name}*"):
+        file.rename(aside / file.name)
+    if is_replaced:
+        SqliteCatalogue({"path": str(path)}).open()
+    with pytest.raises(CatalogueError, match="moved, removed or replaced"):
+        list(catalogue.ingest([request(tmp_path, b"a.txt")]))
+
+
 def test_a_known_instruments_file_is_translated(
     catalogue: SqliteCatalogue, tmp_path: Path, path: Path
 ) -> None:
