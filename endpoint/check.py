@@ -97,6 +97,9 @@ def _catalogue(config: EndpointConfig) -> Iterator[Result]:
     from endpoint.catalogues.contract import CatalogueError
     from endpoint.catalogues.host import Host
 
+    if config.has_own_catalogue and not config.ledger_path.parent.exists():
+        yield ok("catalogue", "it will be created beside the ledger by the first start")
+        return
     try:
         with Host(config.catalogue, config.catalogue_config, timeout=_CATALOGUE) as host:
             yield ok("catalogue", host.version())

@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo
 
 from common.config.document import Document, Key
 from common.config.loading import load as load_model
@@ -22,7 +22,7 @@ from common.config.sections import (
     Section,
     notes_on,
 )
-from common.config.values import Duration, LocalPath, Patterns, Size, Text, empty_list, typed
+from common.config.values import Duration, LocalPath, Patterns, Size, Text, empty_list, origin, typed
 
 _OF_LOGS = {"source", "day", "past_days", "future_days", "delay", "extension"}
 """Keys of the finder that a scan has no use for."""
@@ -110,10 +110,20 @@ def _catalogue(value: object) -> object:
     raise ValueError("must be the name of a catalogue, or {import: module, name: Class}")
 
 
+def _placed(config: dict[str, object], info: ValidationInfo) -> dict[str, object]:
+    """The embedded catalogue's path begins where other paths do; of others' keys they alone know."""
+    path = config.get("path")
+    if info.data.get("catalogue") != "sqlite" or not isinstance(path, str):
+        return config
+    return {**config, "path": str(local_path(path, origin(info).directory))}
+
+
 class IngesterConfig(Section):
     catalogue: Annotated[Text | ImportConfig, BeforeValidator(_catalogue)] = "sqlite"
     """`sqlite`, `butler`, `command`, `null`, an entry point, `module:Class`, or `{import: …, name: …}`."""
-    config: Annotated[dict[str, object], BeforeValidator(typed)] = Field(default_factory=dict, repr=False)
+    config: Annotated[dict[str, object], BeforeValidator(typed), AfterValidator(_placed)] = Field(
+        default_factory=dict, repr=False
+    )
     """The catalogue's own configuration."""
     include_list: Patterns = ()
     """Files that are ingested: regular expressions, searched for in the path; empty: all."""
@@ -186,10 +196,15 @@ class EndpointConfig(Section):
         return found if isinstance(found, str) else {"import": found.module, "name": found.name}
 
     @property
+    def has_own_catalogue(self) -> bool:
+        """Whether the catalogue is the embedded one, in its own place."""
+        return self.ingester.catalogue == "sqlite" and "path" not in self.ingester.config
+
+    @property
     def catalogue_config(self) -> Mapping[str, object]:
         """The catalogue's configuration; the embedded one lies beside the ledger unless it says where."""
         given = self.ingester.config
-        if self.ingester.catalogue == "sqlite" and "path" not in given:
+        if self.has_own_catalogue:
             return {**given, "path": str(self.ledger_path.with_suffix(".catalogue.db"))}
         return given
 

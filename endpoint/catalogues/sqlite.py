@@ -91,12 +91,6 @@ class SqliteCatalogue:
     def open(self) -> None:
         with _translated(self._path), ExitStack() as stack:
             self._refuse_other_file()
-            if not self._path.parent.is_dir():
-                # Made by us, it would hide a name that is mistyped, or a disk that is not mounted.
-                raise CatalogueError(
-                    f"{self._path.parent}, which the catalogue lies in, is no directory",
-                    "make it, mount its disk, or correct ingester.config.path",
-                )
             connection = sqlite3.connect(self._path, timeout=self._patience, isolation_level=None)
             stack.callback(connection.close)
             connection.execute("PRAGMA foreign_keys = ON")
@@ -128,8 +122,14 @@ class SqliteCatalogue:
         try:
             with open(self._path, "rb", buffering=0) as file:
                 begin = file.read(100)
-        except FileNotFoundError:
-            return
+        except FileNotFoundError as error:
+            if self._path.parent.is_dir():
+                return
+            # Made by us, it would hide a name that is mistyped, or a disk that is not mounted.
+            raise CatalogueError(
+                f"{self._path.parent}, which the catalogue lies in, is no directory",
+                "make it, mount its disk, or correct ingester.config.path",
+            ) from error
         except OSError as error:
             raise _unwritable(self._path, str(error.strerror)) from error
         if not begin or Path(f"{self._path}-journal").exists():  # new, or its making was cut short

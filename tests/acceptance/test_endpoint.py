@@ -427,9 +427,28 @@ def test_a_canary_goes_the_way_of_every_file_and_leaves_nothing(archive: Archive
     assert os.listdir(archive.storage) == ["a.dat"]
 
 
+def _checked(archive: Archive) -> tuple[str, str]:
+    """What a check finds of the catalogue."""
+    results = json.loads(archive.command("check", archive.config, "--json").stdout)["results"]
+    return next((one["status"], one["detail"]) for one in results if one["name"] == "catalogue")
+
+
 def test_a_check_finds_what_is_wrong_with_the_catalogue(archive: Archive) -> None:
     archive.catalogue.write_bytes(b"not a database" * 1000)
-    done = archive.command("check", archive.config, "--json")
-    told = {result["name"]: result for result in json.loads(done.stdout)["results"]}
-    assert (done.exit_code, told["catalogue"]["status"]) == (4, "FAIL")
-    assert "catalogue.db" in told["catalogue"]["detail"]
+    assert archive.command("check", archive.config).exit_code == 4
+    status, detail = _checked(archive)
+    assert status == "FAIL"
+    assert "catalogue.db" in detail
+
+
+def test_a_check_finds_that_the_directory_of_a_catalogue_is_missing(archive: Archive) -> None:
+    archive.write_config(ingester={"catalogue": "sqlite", "config": {"path": "mistyped/catalogue.db"}})
+    missing = archive.directory / "mistyped"
+    assert _checked(archive) == ("FAIL", f"{missing}, which the catalogue lies in, is no directory")
+
+
+def test_a_check_before_the_first_start_misses_no_directory_of_ours(archive: Archive) -> None:
+    engine = f"sqlite:///{archive.directory}/later/ledger.db"
+    archive.write_config(ingester={"catalogue": "sqlite"}, database={"engine": engine})
+    assert _checked(archive) == ("OK", "it will be created beside the ledger by the first start")
+    assert not (archive.directory / "later").exists()

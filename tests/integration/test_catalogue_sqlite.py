@@ -339,7 +339,10 @@ def test_what_is_no_catalogue_of_ours_is_left_as_it_is(
 
 def test_a_directory_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
     path = tmp_path / "mistyped" / "catalogue.db"
-    assert f"{path.parent}, which the catalogue lies in, is no directory" in refusal(path, []).message
+    message = f"{path.parent}, which the catalogue lies in, is no directory"
+    assert message in refusal(path, []).message
+    with pytest.raises(CatalogueError, match=message):
+        SqliteCatalogue({"path": path}).version()
     assert not path.parent.exists()
 
 

@@ -35,6 +35,13 @@ def test_a_catalogue_is_named_in_any_of_its_ways(written: str, meant: object, tm
     assert load(shown).catalogue == meant
 
 
+def test_the_embedded_catalogues_path_begins_at_the_configuration(tmp_path: Path) -> None:
+    """As all paths do: cron and a person start a manager in different directories."""
+    config = loaded(tmp_path, "sqlite, config: {path: catalogue.db}")
+    assert config.catalogue_config == {"path": f"{tmp_path}/catalogue.db"}
+    assert loaded(tmp_path, "ours, config: {path: its.own}").catalogue_config == {"path": "its.own"}
+
+
 @pytest.mark.parametrize("written", ["[sqlite]", "{import: our.module}", "{import: a, name: B, too: much}"])
 def test_what_names_no_catalogue_is_told_in_one_line(written: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
