@@ -43,6 +43,8 @@ class Claim:
     newest_first: bool = False
     bulky: bool | None = None
     """False: only files that are not bulky; None: any."""
+    skip: int = 0
+    """So many of those that wait are passed over, though none that is due again."""
     orders: object = None
 
 
@@ -242,6 +244,7 @@ class Engine:
                 max_bytes=claim.max_bytes,
                 newest_first=claim.newest_first,
                 bulky=claim.bulky,
+                skip=claim.skip,
                 worker=number,
                 now_ms=now_ms(),
             )

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from common import __version__
 from common.disks import Disks
 from common.engine import Claim, Means, now_ms
 from common.entry import Batch, Done, Failed, Outcome, Report
-from common.errors import Failure, Scope
+from common.errors import Scope
 from common.files import BufferedFile, Checksum
 from common.gate import Gate
 from common.ledger.rows import ManagerRow, Version
@@ -20,7 +21,6 @@ from common.lifecycle import Step
 from common.mishaps import Mishaps, tell
 from common.pool import Crash
 from common.tasks import Chore, Identify
-from endpoint.catalogues.contract import CatalogueCrashesError, Verdict
 from endpoint.cleaner import Cleaner, Rules
 from endpoint.config import EndpointConfig
 from endpoint.lifecycle import ABSENT, INGEST, STORE, STORED, VERIFY
@@ -30,6 +30,10 @@ from endpoint.retirement import Retirement
 from endpoint.verification import Findings
 
 log = logging.getLogger(__name__)
+
+_UNBOUNDED = 1 << 62
+_REACH = 10_000
+"""Of so many files that wait one is chosen to see whether the catalogue is well."""
 
 
 class Endpoint:
@@ -71,7 +75,7 @@ class Endpoint:
         if self._disks.lacks_room_for_ledger or not gate.lets_through(is_running=bool(running), now=now):
             return None
         if step == INGEST:
-            return self._may_ingest(worker, on_trial=gate.is_on_trial and not _crashes(gate.failure))
+            return self._may_ingest(worker, on_trial=gate.is_on_trial)
         bulky = None if self._may_be_bulky(worker, in_flight) else False
         if step == STORE:
             claim = self._may_store(running, now)
@@ -91,7 +95,7 @@ class Endpoint:
         shared = next((failure for failure in failures if failure.scope is not Scope.FILE), None)
         if shared is not None:
             self._gates[batch.step].fail(shared, now)
-        elif any(not (isinstance(one, Failed) and _crashes(one.failure)) for one in report.outcomes):
+        elif any(batch.step != INGEST or not _may_pass(outcome) for outcome in report.outcomes):
             self._gates[batch.step].succeed()
         notes = self._receipts.write(batch, report, now_ms())
         if batch.step == STORE:
@@ -136,7 +140,12 @@ class Endpoint:
         ingester = self._config.ingester
         if worker >= ingester.num_workers:
             return None
-        return Claim(1 if on_trial else ingester.batch_size, 1 << 62)
+        if not on_trial:
+            return Claim(ingester.batch_size, _UNBOUNDED)
+        # The oldest may be those that the catalogue fails over: one of all that wait, and rather a new one.
+        waiting = sum(total.files for total in self._ledger.totals() if total.state == INGEST.source)
+        skip = int(max(1, min(waiting, _REACH)) ** random.random()) - 1
+        return Claim(1, _UNBOUNDED, newest_first=True, skip=skip)
 
     def _may_store(self, running: Sequence[Batch], now: float) -> Claim | None:
         lack = self._disks.lack()
@@ -218,12 +227,9 @@ def _rules(config: EndpointConfig, premises: Premises) -> Rules:
     )
 
 
-def _crashes(failure: Failure | None) -> bool:
-    """Whether the catalogue's process died, over one file or over all.
-
-    A trial of one file says little then: it may be the one that kills, with good ones behind it.
-    """
-    return failure is not None and failure.cause in (CatalogueCrashesError.cause, Verdict.CRASHED)
+def _may_pass(outcome: Outcome) -> bool:
+    """Whether it is a failure that may be the fault of the catalogue as well as that of the file."""
+    return isinstance(outcome, Failed) and outcome.failure.transient
 
 
 def _is_in_storage(version: Version, found: Checksum | None) -> bool:

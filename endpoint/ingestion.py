@@ -46,7 +46,7 @@ class Ingestion:
         try:
             self._ask(wanted, outcomes)
         except CatalogueError as error:
-            failure = Failure(Scope.ENDPOINT, error.cause, error.message, error.hint)
+            failure = Failure(Scope.ENDPOINT, "catalogue not usable", error.message, error.hint)
         for entry_id in wanted.keys() - outcomes.keys():
             if failure:
                 outcomes[entry_id] = Failed(entry_id, failure)
@@ -54,7 +54,9 @@ class Ingestion:
 
     def _ask(self, wanted: Mapping[int, Entry], outcomes: dict[int, Outcome]) -> None:
         done = 0
-        for result in self._host.ingest(self._requests(tuple(wanted.values()))):
+        failed_before = [entry.id for entry in wanted.values() if entry.attempts]
+        requests = self._requests(tuple(wanted.values()))
+        for result in self._host.ingest(requests, failed_before=failed_before):
             entry = wanted[result.id]
             outcomes[entry.id] = _outcome(entry, result)
             done += entry.fence.size

@@ -92,6 +92,8 @@ class Wish:
     bulky: bool | None
     """Only files that are, or are not; None: any."""
     worker: int
+    skip: int
+    """So many that are ready are passed over."""
 
 
 def claim(connection: sqlite3.Connection, wish: Wish, now_ms: int) -> Batch | None:
@@ -124,11 +126,11 @@ def _ready(connection: sqlite3.Connection, wish: Wish) -> Iterator[_Row]:
     """What is waiting, in order: the index orders bulky files and others apart, so that none is scanned."""
     query = _READY.format(order="DESC" if wish.newest_first else "ASC")
     kinds: Sequence[bool] = (False, True) if wish.bulky is None else (wish.bulky,)
+    end = wish.skip + wish.limit
     cursors = [
-        connection.execute(query, {"source": wish.step.source, "bulky": kind, "limit": wish.limit})
-        for kind in kinds
+        connection.execute(query, {"source": wish.step.source, "bulky": kind, "limit": end}) for kind in kinds
     ]
-    yield from islice(merge(*cursors, key=_modified, reverse=wish.newest_first), wish.limit)
+    yield from islice(merge(*cursors, key=_modified, reverse=wish.newest_first), wish.skip, end)
 
 
 def _modified(row: _Row) -> tuple[bool, int]:

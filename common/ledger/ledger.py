@@ -263,13 +263,15 @@ class Ledger:
         now_ms: int,
         newest_first: bool = False,
         bulky: bool | None = None,
+        skip: int = 0,
     ) -> Batch | None:
         """Take up to `limit` entries and `max_bytes` (but at least one entry) into a step.
 
         What failed before and is due goes first and rides alone, so that a poison file never holds up
-        good ones; `bulky` restricts the choice to files that are, or are not.
+        good ones; `bulky` restricts the choice to files that are, or are not, and `skip` passes over
+        so many of the others.
         """
-        wish = claim.Wish(step, limit, max_bytes, newest_first, bulky, worker)
+        wish = claim.Wish(step, limit, max_bytes, newest_first, bulky, worker, skip)
         with self._transaction() as connection:
             return claim.claim(connection, wish, now_ms)
 

@@ -8,7 +8,7 @@ matters; it may hang, crash or leave files without an answer, and costs only the
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from common.files import Checksum
 
@@ -123,16 +123,7 @@ class CatalogueError(Exception):
         What to do.
     """
 
-    cause: ClassVar[str] = "catalogue not usable"
-    """In two or three words, for lists."""
-
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-
-
-class CatalogueCrashesError(CatalogueError):
-    """The catalogue's process dies over every file: from the host alone."""
-
-    cause: ClassVar[str] = "catalogue crashes"

@@ -7,10 +7,10 @@ alone, each time in a process that is as good as new.
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from common.errors import ProcessError
-from endpoint.catalogues.contract import CatalogueCrashesError, CatalogueError, Request, Result, Verdict
+from endpoint.catalogues.contract import CatalogueError, Request, Result, Verdict
 from endpoint.catalogues.loading import Source
 from endpoint.catalogues.service import Order, Word, pack
 from endpoint.catalogues.tenancy import Answer, DiedError, StalledError, Tenant
@@ -19,13 +19,17 @@ log = logging.getLogger(__name__)
 
 _MANY = 32
 """Files that a crash leaves over are halved beyond this; one by one is quicker below it."""
-_HANGS = 3
-"""So many files in a row that hang, each alone, are none of the files' fault."""
-_CRASHES = 3
-"""So many files in a row that crash, each alone, may be none of the files' fault."""
+_ROW = 3
+"""So many files in a row that fail, each alone, may be none of the files' fault."""
 _ENOUGH = 20
-"""So many are not followed by another one, to see whether that fares better."""
+"""So many are not followed by another one of their batch, to see whether that fares better."""
+_HANGS = 3
+"""Nor are so many that hang, which takes long."""
 
+_DOUBTFUL = (Verdict.CRASHED, Verdict.FAILED, Verdict.NO_ANSWER, Verdict.TIMED_OUT)
+"""What may be the fault of the catalogue as well as that of the file."""
+_PROOF = (Verdict.INGESTED, Verdict.ALREADY, Verdict.CONFLICT)
+"""What no catalogue says that is at fault itself."""
 _VERDICTS = {str(verdict): verdict for verdict in Verdict}
 
 
@@ -96,8 +100,13 @@ class Host:
         """
         self._opened()
 
-    def ingest(self, requests: Sequence[Request]) -> Iterator[Result]:
+    def ingest(self, requests: Sequence[Request], *, failed_before: Iterable[int] = ()) -> Iterator[Result]:
         """Exactly one result for each request, as they come in; the ids must differ.
+
+        Parameters
+        ----------
+        failed_before
+            Ids of files that have been blamed already: they say nothing against the catalogue.
 
         Raises
         ------
@@ -106,30 +115,16 @@ class Host:
             blame.
         """
         parts = deque([tuple(requests)] if requests else [])
-        hangs = 0
-        self._suspicion.forget_kept()
+        self._suspicion.begin(failed_before)
         while parts:
-            part = parts.popleft()
-            run = _Run(part)
-            yield from self._results(run)
-            if len(run.left) < len(part):
-                hangs = 0
-            if len(run.left) < len(part) or run.verdict is not Verdict.CRASHED:
-                yield from self._suspicion.lift()
-            if not run.blames:
+            run = _Run(parts.popleft())
+            for result in self._results(run):
+                yield from self._suspicion.hear(result)
+            if run.blames:
+                yield from self._suspicion.hear(Result(run.part[0].id, run.verdict, run.reason))
+            else:
                 parts.extendleft(reversed(run.parts()))
-                continue
-            result = Result(part[0].id, run.verdict, run.reason)
-            if run.verdict is Verdict.CRASHED and self._suspicion.takes(result):
-                self._suspicion.weigh(has_more=bool(parts))
-                continue
-            hangs = hangs + 1 if run.verdict is Verdict.TIMED_OUT else 0
-            yield result
-            if hangs >= _HANGS and parts:
-                raise CatalogueError(
-                    f"the catalogue hangs over every file, {hangs} in a row: {run.reason}",
-                    "look at what it waits for; ingester.timeout is the limit",
-                )
+            self._suspicion.weigh(has_more=bool(parts))
         yield from self._suspicion.blame()
 
     def close(self, patience: float = 5.0) -> None:
@@ -294,55 +289,57 @@ class _Run:
 
 
 class _Suspicion:
-    """Who is to blame for crashes: the files, or the catalogue, over which all die one after the other.
+    """Who is to blame for failures: the files, or the catalogue, which fails over one after the other.
 
-    What crashes is not blamed before it is known whether the next file fares better. A file that has been
-    blamed once speaks no more against the catalogue: else a few such files, tried again by themselves, would
-    keep all others waiting.
+    A file is not blamed before it is known whether the next one fares better. One that has been blamed, or
+    that the catalogue failed over before it was seen to be well, speaks no more against the catalogue: else
+    such files would keep all others waiting.
     """
 
     def __init__(self) -> None:
         self._in_a_row: set[int] = set()
         self._withheld: list[Result] = []
-        self._blamed: set[int] = set()
+        self._guilty: set[int] = set()
 
-    def takes(self, crash: Result) -> bool:
-        """Whether it keeps this result of a file for now."""
-        if crash.id in self._blamed:
-            return False
-        self._in_a_row.add(crash.id)
-        self._withheld.append(crash)
-        return True
+    def begin(self, guilty: Iterable[int]) -> None:
+        """Nobody waits any more for results that were kept."""
+        self._withheld.clear()
+        self._guilty.update(guilty)
+
+    def hear(self, result: Result) -> Iterator[Result]:
+        """The results that can be told now."""
+        if result.verdict in _DOUBTFUL and result.id not in self._guilty:
+            self._in_a_row.add(result.id)
+            self._withheld.append(result)
+            return
+        if result.verdict in _PROOF:
+            self._guilty |= self._in_a_row
+            self._in_a_row.clear()
+            yield from self.blame()
+        yield result
 
     def weigh(self, *, has_more: bool) -> None:
         """Blame the catalogue if that is due; `has_more`: whether another file can be tried before.
 
         Raises
         ------
-        CatalogueCrashesError
+        CatalogueError
             The files whose results were kept get none.
         """
         count, kept = len(self._in_a_row), len(self._withheld)
-        if count < _CRASHES or (has_more and kept < _ENOUGH):
+        if count < _ROW or not kept:
             return
-        reason = self._withheld[-1].reason
+        last = self._withheld[-1]
+        if has_more and kept < (_HANGS if last.verdict is Verdict.TIMED_OUT else _ENOUGH):
+            return
         self._withheld.clear()
-        raise CatalogueCrashesError(
-            f"the catalogue crashes over every file, {count} in a row: {reason}",
-            "look at its last words, here or in the log; some files are tried now and then",
+        raise CatalogueError(
+            f"the catalogue fails over every file, {count} in a row: {last.reason or last.verdict}",
+            "mend what the reason says, here or in the log; one file is tried now and then",
         )
-
-    def forget_kept(self) -> None:
-        """Nobody waits for these results any more."""
-        self._withheld.clear()
-
-    def lift(self) -> Iterator[Result]:
-        """The process has lived: what has crashed before did so by its own fault."""
-        self._in_a_row.clear()
-        yield from self.blame()
 
     def blame(self) -> Iterator[Result]:
         """The results that were kept, if any."""
         kept, self._withheld = self._withheld, []
-        self._blamed.update(result.id for result in kept)
+        self._guilty.update(result.id for result in kept)
         yield from kept

@@ -193,7 +193,7 @@ def test_a_note_that_others_may_not_read_keeps_files_waiting_until_it_is_read(ar
         assert manager.stop() == 0
 
 
-def test_a_catalogue_that_crashes_over_every_file_costs_none_an_attempt(archive: Archive) -> None:
+def test_a_catalogue_that_fails_over_every_file_costs_none_an_attempt(archive: Archive) -> None:
     deadly, kept = archive.directory / "deadly", archive.directory / "kept"
     deadly.touch()
     config = {"path": str(kept), "deadly": str(deadly)}
@@ -201,10 +201,27 @@ def test_a_catalogue_that_crashes_over_every_file_costs_none_an_attempt(archive:
     archive.deliver({b"%d.dat" % number: b"light %d" % number for number in range(5)})
     assert archive.once() == 3
     assert counts(archive) == {"stored": 5}
-    assert "crashes over every file, 5 in a row" in paused(archive)
+    assert "fails over every file, 5 in a row" in paused(archive)
     deadly.unlink()
     assert archive.once() == 0
     assert rows(archive, "SELECT state, attempts FROM files") == [("ingested", 0)] * 5
+
+
+def test_files_that_the_catalogue_crashes_over_keep_no_good_ones_waiting(archive: Archive) -> None:
+    nasty = {
+        "catalogue": "tests.catalogues:NastyCatalogue",
+        "config": {"path": str(archive.directory / "kept")},
+    }
+    archive.write_config(ingester={**nasty, "batch_size": 4}, general={"retry": {"attempts": 1}})
+    bad = archive.deliver({b"exit.%d" % number: b"%d" % number for number in range(8)})
+    for name in bad:
+        # The oldest go first.
+        os.utime(archive.buffer / os.fsdecode(name), (0, 0))
+    good = archive.deliver({b"%d.dat" % number: b"light %d" % number for number in range(8)}, note="batch-1")
+    with Run(archive) as manager:
+        eventually(lambda: counts(archive) == {"ingested": len(good), "failed": len(bad)}, within=60)
+        assert manager.stop() == 0
+    assert "fails over every file" in manager.said
 
 
 @pytest.mark.parametrize("closed", ["storage", "buffer"])

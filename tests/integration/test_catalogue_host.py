@@ -137,19 +137,35 @@ def test_a_result_does_not_wait_for_the_next_file(host: Host) -> None:
     assert next(results).id == 1
 
 
-def test_a_catalogue_that_hangs_over_every_file_is_to_blame_itself(kept: Path) -> None:
+@pytest.mark.parametrize("deeds", [["segfault"] * 3, ["raise"] * 3, ["talks"] * 3, ["exit", "raise", "skip"]])
+def test_a_catalogue_that_fails_over_every_file_is_to_blame_itself(host: Host, deeds: list[str]) -> None:
+    found: list[Result] = []
+    with pytest.raises(CatalogueError, match="fails over every file, 3 in a row"):
+        found.extend(host.ingest(imagined(*(f"{deed}.{number}" for number, deed in enumerate(deeds)))))
+    assert found == []
+
+
+def test_a_catalogue_that_hangs_is_not_tried_with_a_whole_batch(kept: Path) -> None:
+    names = [f"hang.{number}" for number in range(6)]
     with (
         Host(NASTY, {"path": str(kept)}, timeout=0.3) as host,
-        pytest.raises(CatalogueError, match="hangs over every file, 3 in a row"),
+        pytest.raises(CatalogueError, match=r"fails over every file, 3 in a row: no progress within 0\.3 s"),
     ):
-        list(host.ingest(imagined(*(f"hang.{number}" for number in range(6)))))
+        list(host.ingest(imagined(*names)))
 
 
-def test_a_catalogue_that_crashes_over_every_file_is_to_blame_itself(host: Host) -> None:
-    found: list[Result] = []
-    with pytest.raises(CatalogueError, match=r"crashes over every file, 3 in a row: .* SIGSEGV"):
-        found.extend(host.ingest(imagined("segfault.1", "segfault.2", "segfault.3")))
-    assert found == []
+def test_what_the_catalogue_has_failed_over_is_blamed_once_it_is_seen_to_be_well(host: Host) -> None:
+    files = imagined("segfault.1", "segfault.2", "segfault.3", "good")
+    with pytest.raises(CatalogueError, match="fails over every file"):
+        list(host.ingest(files[:3]))
+    assert verdicts(host.ingest(files[3:4])) == {4: GOOD}
+    assert verdicts(host.ingest(files[:3])) == dict.fromkeys(range(1, 4), Verdict.CRASHED)
+
+
+def test_files_that_were_blamed_by_a_manager_before_are_blamed_again(host: Host) -> None:
+    files = imagined("segfault.1", "segfault.2", "segfault.3")
+    found = verdicts(host.ingest(files, failed_before=[1, 2, 3]))
+    assert found == dict.fromkeys(range(1, 4), Verdict.CRASHED)
 
 
 def test_files_that_come_one_by_one_are_not_blamed_after_a_few_crashes(host: Host) -> None:
@@ -159,7 +175,7 @@ def test_files_that_come_one_by_one_are_not_blamed_after_a_few_crashes(host: Hos
         {2: Verdict.CRASHED},
     ]
     for _ in range(2):
-        with pytest.raises(CatalogueError, match="crashes over every file, 3 in a row"):
+        with pytest.raises(CatalogueError, match="fails over every file, 3 in a row"):
             list(host.ingest(files[2:3]))
     assert verdicts(host.ingest(files[:1])) == {1: Verdict.CRASHED}
     assert verdicts(host.ingest(files[2:4])) == {3: Verdict.CRASHED, 4: GOOD}

@@ -61,6 +61,22 @@ def test_the_order_is_that_of_modification_times(
     assert paths(take(ledger, newest_first=newest_first)) == order
 
 
+def test_some_of_those_that_wait_can_be_passed_over(ledger: Ledger) -> None:
+    ledger.record(
+        [found(b"%d" % number, mtime_ns=number, bulky=number == 2) for number in range(5)], now_ms=NOW
+    )
+    assert paths(take(ledger, skip=1, limit=2)) == [b"1", b"2"]
+    assert paths(take(ledger, skip=2, newest_first=True)) == [b"0"]
+    assert ledger.claim(SEND, limit=9, max_bytes=1, worker=0, now_ms=NOW, skip=2) is None
+
+
+def test_what_failed_is_not_passed_over(ledger: Ledger) -> None:
+    ledger.record([found(b"poison"), found(b"good", mtime_ns=NOW * 10**6 + 1)], now_ms=NOW)
+    batch = take(ledger, limit=1)
+    bring(ledger, batch, failed(batch.entries[0]))
+    assert paths(take(ledger, now_ms=NOW + 60_000, skip=1)) == [b"poison"]
+
+
 def test_times_beyond_what_an_integer_holds_come_last(ledger: Ledger) -> None:
     ledger.record(
         [found(b"far", mtime_ns=2**70), found(b"now", mtime_ns=5, bulky=True), found(b"old", mtime_ns=-5)],
