@@ -22,14 +22,13 @@ from endpoint.rsynclogs import RsyncLogs, Window
 
 def recipe(config: EndpointConfig, ledger: Ledger) -> ClerkRecipe:
     """What the workers are."""
-    premises = Premises.of(config)
-    return ClerkRecipe(replace(premises, grounds=familiar(premises.grounds, ledger)))
+    return ClerkRecipe(_premises(config, ledger))
 
 
 @contextmanager
 def assemble(config: EndpointConfig, means: Means) -> Iterator[Engine]:
     """The engine of an endpoint manager, watching its buffer for as long as the context lasts."""
-    general, premises = config.general, Premises.of(config)
+    general, premises = config.general, _premises(config, means.ledger)
     with nullcontext() if config.finder.reads_logs else Watch(premises.buffer) as watch:
         scanner = _source(config, premises)
         discovery = Discovery(
@@ -43,6 +42,11 @@ def assemble(config: EndpointConfig, means: Means) -> Iterator[Engine]:
         )
         craft = Endpoint(config, premises, means)
         yield Engine(craft, means, discovery, general.retry.backoff())
+
+
+def _premises(config: EndpointConfig, ledger: Ledger) -> Premises:
+    premises = Premises.of(config)
+    return replace(premises, grounds=familiar(premises.grounds, ledger))
 
 
 def _source(config: EndpointConfig, premises: Premises) -> Source:

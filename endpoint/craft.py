@@ -15,6 +15,7 @@ from common.engine import Claim, Means, now_ms
 from common.entry import Batch, Done, Failed, Outcome, Report
 from common.errors import Scope
 from common.files import BufferedFile, Checksum
+from common.footing import missing_disk
 from common.gate import Gate
 from common.ledger.rows import ManagerRow, Version
 from common.lifecycle import Step
@@ -130,6 +131,7 @@ class Endpoint:
         if self._disks.lacks_room_for_ledger:
             return "the disk of the ledger is full"
         failure = next((gate.failure for gate in self._gates.values() if gate.failure), None)
+        failure = failure or missing_disk(self._premises.grounds, Scope.ENDPOINT)
         return f"{failure.cause}: {failure.reason}; {failure.hint}" if failure else ""
 
     def hopeful(self) -> bool:

@@ -21,8 +21,7 @@ from handoff.route import CourierRecipe, Route
 
 def recipe(config: HandoffConfig, ledger: Ledger, runtime: Path) -> CourierRecipe:
     """What the workers are."""
-    route = Route.of(config, ledger.id)
-    return CourierRecipe(replace(route, grounds=familiar(route.grounds, ledger)), runtime)
+    return CourierRecipe(_route(config, ledger), runtime)
 
 
 @contextmanager
@@ -41,5 +40,10 @@ def assemble(config: HandoffConfig, means: Means) -> Iterator[Engine]:
             pause=general.pause,
             bulky_above=general.batch_bytes,
         )
-        craft = Handoff(config, means)
+        craft = Handoff(config, means, _route(config, means.ledger).grounds)
         yield Engine(craft, means, discovery, general.retry.backoff())
+
+
+def _route(config: HandoffConfig, ledger: Ledger) -> Route:
+    route = Route.of(config, ledger.id)
+    return replace(route, grounds=familiar(route.grounds, ledger))

@@ -12,10 +12,12 @@ from common.engine import Claim, Means, now_ms
 from common.entry import Batch, Done, Failed, Report
 from common.errors import Failure, Scope
 from common.files import BufferedFile
+from common.footing import missing_disk
 from common.gate import Gate
 from common.ledger.rows import ManagerRow
 from common.lifecycle import Step
 from common.mishaps import Mishaps, tell, worker_died
+from common.mounts import Ground
 from common.pool import Crash
 from common.tasks import Chore, Identify
 from handoff.config import HandoffConfig
@@ -36,8 +38,9 @@ _HOPEFUL_SETBACKS = 3
 class Handoff:
     """What the handoff manager decides; the craft of its engine."""
 
-    def __init__(self, config: HandoffConfig, means: Means) -> None:
+    def __init__(self, config: HandoffConfig, means: Means, grounds: tuple[Ground, ...]) -> None:
         self._config = config
+        self._grounds = grounds
         self._ledger = means.ledger
         self._started_at = means.started_at
         self._outlook = Outlook(config.general.min_free)
@@ -157,6 +160,7 @@ class Handoff:
         if self._disks.lacks_room_for_ledger:
             return "the disk of the ledger is full"
         failure = self._outlook.failure or self._holding.failure
+        failure = failure or missing_disk(self._grounds, Scope.HANDOFF)
         return (
             "; ".join(filter(None, (f"{failure.cause}: {failure.reason}", failure.hint))) if failure else ""
         )

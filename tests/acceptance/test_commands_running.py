@@ -15,7 +15,9 @@ import pytest
 
 from common.ledger.lock import holder
 from common.process import Background, Completed
+from tests.archive import Archive
 from tests.loopback import Sites, Sshd, files_below, write_file
+from tests.runs import Run, eventually, rows
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
@@ -31,7 +33,7 @@ def _wait_for(what: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def _status(sites: Sites) -> dict[str, Any]:
+def _status(sites: Sites | Archive) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(sites.command("status", sites.config, "--json").stdout)
     return told
 
@@ -53,6 +55,16 @@ def daemon(sites: Sites) -> Iterator[int]:
     if process.is_running():
         process.terminate()
         process.wait(20)
+
+
+def test_status_tells_that_the_buffer_is_gone(managed: Sites | Archive) -> None:
+    with Run(managed) as manager:
+        eventually(lambda: rows(managed, "SELECT * FROM manager"))
+        managed.buffer.rmdir()
+        eventually(lambda: f"{managed.buffer} is not there" in _status(managed)["manager"]["paused"])
+        managed.buffer.mkdir()
+        eventually(lambda: not _status(managed)["manager"]["paused"])
+        assert manager.stop() == 0
 
 
 # start --daemon
