@@ -3,11 +3,12 @@
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from common.entry import Entry
 from common.errors import Failure, Scope
 from common.files import BufferedFile, Fence
-from common.placing import flush_directory, move_exclusive, same_content
+from common.placing import flush_directory, move_exclusive, same_content, temporary_beside
 from common.settle import Closed, Probe
 
 _DENIED = (errno.EACCES, errno.EPERM)
@@ -75,6 +76,12 @@ class Mover:
         """Remove a second copy of what is safe elsewhere, if it is still what it was."""
         if self.change(entry) is None:
             os.unlink(self._source(entry))
+
+    def abandon(self, entry: Entry, target: bytes) -> None:
+        """Remove the unfinished copy that a killed try may have left of a file that is gone."""
+        assert entry.checksum is not None, "a file that is moved has been hashed"
+        with suppress(OSError):
+            os.unlink(temporary_beside(target, entry.checksum))
 
     def _source(self, entry: Entry) -> bytes:
         return os.path.join(self._buffer, entry.path)

@@ -47,6 +47,7 @@ class Storage:
         # An earlier try may have come as far as that.
         if same_content(target, entry.checksum, entry.fence.size):
             return Done(entry.id, STORE.target)
+        mover.abandon(entry, target)
         return Done(entry.id, "vanished", reason=f"verified, but {change} before it could be stored")
 
 

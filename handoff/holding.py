@@ -38,7 +38,7 @@ class Holding:
             for name in (target, _versioned(target, entry.checksum)):
                 change = mover.change(entry)
                 if change is not None:
-                    return self._miss(entry, target, entry.checksum, change)
+                    return self._miss(entry, mover, change)
                 if mover.move(entry, name):
                     return Done(entry.id, "held", reason="" if name == target else f"held as {shown(name)}")
             raise FileExistsError(errno.EEXIST, "both of its names in the holding area have other content")
@@ -46,18 +46,19 @@ class Holding:
             # A copy that did not come out the same, say, of a file that was written to meanwhile.
             with suppress(OSError):
                 if change := mover.change(entry):
-                    return self._miss(entry, target, entry.checksum, change)
+                    return self._miss(entry, mover, change)
             return Failed(entry.id, _failure(error, entry, (self._buffer, self._holding)))
 
-    def _miss(self, entry: Entry, target: bytes, known: Checksum, change: str) -> Done:
+    def _miss(self, entry: Entry, mover: Mover, change: str) -> Done:
         """The local copy is not what was delivered: it is held already, or its new content is found again."""
-        if self._is_held(target, known, entry.fence.size):
+        assert entry.checksum is not None, "a delivered file has been hashed"
+        target = os.path.join(self._holding, entry.path)
+        names = (target, _versioned(target, entry.checksum))
+        if any(same_content(name, entry.checksum, entry.fence.size) for name in names):
             return Done(entry.id, "held")
+        for name in names:
+            mover.abandon(entry, name)
         return Done(entry.id, "vanished", reason=f"delivered, but {change} before it could be held")
-
-    @staticmethod
-    def _is_held(target: bytes, known: Checksum, size: int) -> bool:
-        return any(same_content(name, known, size) for name in (target, _versioned(target, known)))
 
 
 def _versioned(target: bytes, known: Checksum) -> bytes:
