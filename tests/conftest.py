@@ -45,3 +45,13 @@ def managed(request: pytest.FixtureRequest, tmp_path: Path) -> Sites | Archive:
         found = Archive(tmp_path / "archive")
     found.write_config()
     return found
+
+
+@pytest.fixture(scope="session")
+def disks() -> None:
+    """What is mounted from here on is seen by this process and its children alone, and goes with them."""
+    # Not above: its assertions are to be rewritten.
+    from tests.troubles import own_mounts
+
+    if not own_mounts():
+        pytest.skip("disks of one's own need the right to mount: run this as root")

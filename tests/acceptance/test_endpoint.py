@@ -13,7 +13,7 @@ from endpoint.lifecycle import LIFECYCLE, VERIFY
 from tests.archive import Archive, line
 from tests.loopback import files_below, write_file
 from tests.runs import Run, counts, descendants, eventually, rows, states
-from tests.troubles import disk, own_mounts, story
+from tests.troubles import disk, story
 
 STRAIGHT = ["arrived", "verifying", "verified", "storing", "stored", "ingesting", "ingested"]
 """The story of a file that nothing befell."""
@@ -312,11 +312,8 @@ def test_what_is_removed_while_its_name_is_taken_by_other_content_has_vanished(a
 # Store
 
 
-def test_a_file_is_copied_and_proven_where_storage_is_another_filesystem(tmp_path: Path) -> None:
-    if not own_mounts():
-        pytest.skip("disks of one's own need the right to mount: run this as root")
-    archive = Archive(tmp_path / "archive")
-    archive.write_config()
+@pytest.mark.usefixtures("disks")
+def test_a_file_is_copied_and_proven_where_storage_is_another_filesystem(archive: Archive) -> None:
     with disk(archive.storage, "size=16m"):
         content = archive.deliver({b"n/%d.dat" % number: os.urandom(9000) for number in range(5)})
         assert archive.once() == 0

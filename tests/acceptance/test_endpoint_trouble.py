@@ -12,7 +12,7 @@ import pytest
 from tests.archive import Archive, line
 from tests.loopback import files_below, write_file
 from tests.runs import Run, counts, eventually, rows
-from tests.troubles import disk, fill, mount, own_mounts, unmount
+from tests.troubles import disk, fill, mount, unmount
 
 
 @pytest.fixture
@@ -20,12 +20,6 @@ def archive(tmp_path: Path) -> Archive:
     archive = Archive(tmp_path / "archive")
     archive.write_config()
     return archive
-
-
-@pytest.fixture(scope="module")
-def disks() -> None:
-    if not own_mounts():
-        pytest.skip("disks of one's own need the right to mount: run this as root")
 
 
 def paused(archive: Archive) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.loopback import Sites, files_below, write_file
 from tests.runs import Run, counts, eventually
-from tests.troubles import assert_stops, carry_all, disk, fill, own_mounts
+from tests.troubles import assert_stops, carry_all, disk, fill
 
 _LOST = "the log file can't be written"
 
@@ -23,12 +23,6 @@ def logs(sites: Sites) -> Path:
     directory = sites.directory / "logs"
     directory.mkdir()
     return directory
-
-
-@pytest.fixture(scope="module")
-def disks() -> None:
-    if not own_mounts():
-        pytest.skip("disks of one's own need the right to mount: run this as root")
 
 
 def write_config(sites: Sites, logs: Path, **settings: object) -> None:
