@@ -324,7 +324,7 @@ class _Suspicion:
         Raises
         ------
         CatalogueError
-            The files whose results were kept get none.
+            The files whose results were kept get none, and none is held to be guilty any more.
         """
         count, kept = len(self._in_a_row), len(self._withheld)
         if count < _ROW or not kept:
@@ -333,6 +333,7 @@ class _Suspicion:
         if has_more and kept < (_HANGS if last.verdict is Verdict.TIMED_OUT else _ENOUGH):
             return
         self._withheld.clear()
+        self._guilty.clear()
         raise CatalogueError(
             f"the catalogue fails over every file, {count} in a row: {last.reason or last.verdict}",
             "mend what the reason says, here or in the log; one file is tried now and then",

@@ -162,6 +162,20 @@ def test_what_the_catalogue_has_failed_over_is_blamed_once_it_is_seen_to_be_well
     assert verdicts(host.ingest(files[:3])) == dict.fromkeys(range(1, 4), Verdict.CRASHED)
 
 
+def test_a_catalogue_that_fails_again_lifts_the_blame_for_what_it_failed_over_before(host: Host) -> None:
+    """It had been well for a moment only, and may have been at fault then, too."""
+    first, good, others = (
+        imagined("exit.1", "exit.2", "exit.3", "good", "exit.4", "exit.5", "exit.6")[part]
+        for part in (slice(3), slice(3, 4), slice(4, 7))
+    )
+    with pytest.raises(CatalogueError, match="fails over every file"):
+        list(host.ingest(first))
+    assert verdicts(host.ingest(good)) == {4: GOOD}
+    for broken in (others, first):
+        with pytest.raises(CatalogueError, match="fails over every file"):
+            list(host.ingest(broken))
+
+
 def test_files_that_were_blamed_by_a_manager_before_are_blamed_again(host: Host) -> None:
     files = imagined("segfault.1", "segfault.2", "segfault.3")
     found = verdicts(host.ingest(files, failed_before=[1, 2, 3]))
@@ -177,7 +191,7 @@ def test_files_that_come_one_by_one_are_not_blamed_after_a_few_crashes(host: Hos
     for _ in range(2):
         with pytest.raises(CatalogueError, match="fails over every file, 3 in a row"):
             list(host.ingest(files[2:3]))
-    assert verdicts(host.ingest(files[:1])) == {1: Verdict.CRASHED}
+    assert verdicts(host.ingest(files[:1], failed_before=[1])) == {1: Verdict.CRASHED}
     assert verdicts(host.ingest(files[2:4])) == {3: Verdict.CRASHED, 4: GOOD}
     assert verdicts(host.ingest(files[4:])) == {5: Verdict.CRASHED}
 
