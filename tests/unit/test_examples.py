@@ -146,6 +146,14 @@ def test_what_two_instruments_share_is_neither_a_ledger_nor_a_place_at_the_endpo
     )
 
 
+def test_the_examples_of_the_two_managers_mean_the_same_directories_at_the_endpoint() -> None:
+    sender, receiver = load_handoff(CONFIG.path, ENVIRONMENT), load_endpoint(ENDPOINT.path, ENVIRONMENT)
+    assert (Path(sender.endpoint.buffer), Path(sender.endpoint.staging or "")) == (
+        receiver.endpoint.buffer,
+        receiver.endpoint.staging,
+    )
+
+
 def test_the_ledger_logging_and_general_of_the_oods_are_those_of_the_endpoint_manager() -> None:
     def shared(example: Example) -> str:
         return example.text[example.text.index("# The ledger.") :].replace("oods.db", "endpoint.db")
