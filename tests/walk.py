@@ -30,6 +30,12 @@ PROGRAMS = Path(sys.executable).parent
 FOLLOWED: set[tuple[str, str]] = set()
 """Pages and headings that tests follow, as `follows` has gathered them."""
 
+MACHINES = {
+    "README.md": ("Install it",),
+    "systemd.md": ("From nothing to a running manager", "Every day"),
+}
+"""Pages, and headings in them, that tests/containers/test_machines.py follows."""
+
 Test = TypeVar("Test", bound=Callable[..., None])
 
 _FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -50,7 +56,7 @@ class Block:
 
 def blocks(page: str) -> list[Block]:
     """The commands of a page, in their order."""
-    text = (DOCS / page).read_text()
+    text = place(page).read_text()
     found = []
     for fence in _FENCE.finditer(text):
         if fence["info"] in _COMMANDS:
@@ -62,7 +68,12 @@ def blocks(page: str) -> list[Block]:
 
 def prose(page: str) -> str:
     """A page without its blocks."""
-    return _FENCE.sub("", (DOCS / page).read_text())
+    return _FENCE.sub("", place(page).read_text())
+
+
+def place(page: str) -> Path:
+    """Where a page is."""
+    return REPOSITORY / page if page == "README.md" else DOCS / page
 
 
 def follows(page: str, *headings: str) -> Callable[[Test], Test]:
@@ -136,11 +147,7 @@ class Walk:
 
     def typed(self, block: Block) -> str:
         """What is typed where a block stands in the page."""
-        words = self.words | (self.there if block.at_endpoint else self.here)
-        longest_first = sorted(words, key=len, reverse=True)
-        pattern = "|".join(re.escape(word) for word in longest_first)
-        whole = rf"(?<![\w.])(?:{pattern})(?![\w-])"
-        return re.sub(whole, lambda found: words[found[0]], block.text)
+        return replaced(block.text, self.words | (self.there if block.at_endpoint else self.here))
 
     def environment(self, *, at_endpoint: bool) -> dict[str, str]:
         """What a login there sets; the terminal is so wide that no line is broken."""
@@ -151,6 +158,16 @@ class Walk:
             "PATH": f"{self.programs}:{PROGRAMS}:{os.environ['PATH']}",
             "XDG_STATE_HOME": str(home / ".local" / "state"),
         }
+
+
+def replaced(text: str, words: Mapping[str, str]) -> str:
+    """A text with other words in the place of some."""
+    if not words:
+        return text
+    longest_first = sorted(words, key=len, reverse=True)
+    pattern = "|".join(re.escape(word) for word in longest_first)
+    whole = rf"(?<![\w.])(?:{pattern})(?![\w-])"
+    return re.sub(whole, lambda found: words[found[0]], text)
 
 
 def user() -> str:

@@ -12,9 +12,24 @@ import pytest
 
 from common.process import run
 from tests.archive import Archive
+from tests.fits import night
 from tests.loopback import REPOSITORY, Sites, Sshd, files_below, write_file
 from tests.runs import Run, counts, eventually, states
-from tests.walk import DOCS, FOLLOWED, PROGRAMS, Walk, blocks, follows, managers, minute, prose, user
+from tests.walk import (
+    DOCS,
+    FOLLOWED,
+    MACHINES,
+    PROGRAMS,
+    Walk,
+    blocks,
+    follows,
+    managers,
+    minute,
+    place,
+    prose,
+    replaced,
+    user,
+)
 
 HOST = "archive.example.edu"
 FILE = b"night1/a.dat"
@@ -121,6 +136,44 @@ def test_with_cron_alone_a_bare_host_carries_the_files_of_one_instrument_and_of_
         stored = there / "archive" / instrument / "storage/a.dat"
         eventually(stored.exists, within=60)
         assert stored.read_text() == instrument
+
+
+# README.md
+
+
+@follows("README.md", "Use it")
+def test_what_the_readme_shows_carries_a_file_and_finds_it_in_the_catalogue(
+    walk: Walk, own_sshd: Sshd
+) -> None:
+    here, there = settle_down(walk, own_sshd)
+    for root, names in ((here, ("buffer", "holding")), (there, ("buffer", "staging", "storage"))):
+        for name in names:
+            (root / "data" / name).mkdir(parents=True)
+    ssh = walk.home / ".ssh"
+    shutil.copytree(own_sshd.directory, ssh)
+    (ssh / "id_user").rename(ssh / "id_ed25519")
+    handoff, endpoint = re.findall(r"^```yaml\n(.*?)^```", place("README.md").read_text(), re.M | re.S)
+    ours, theirs = handoff.split("endpoint:")
+    configured = replaced(f"endpoint:{theirs}", {**walk.words, "/data": f"{there}/data"})
+    (walk.home / "handoff.yaml").write_text(replaced(ours, walk.here) + configured)
+    (walk.endpoint_home / "endpoint.yaml").write_text(replaced(endpoint, walk.there))
+    [image] = night(exposures=1, detectors=1)
+    write_file(here / "data/buffer", b"night1/image.fits", image.content)
+    once(walk, "hdfmgr", "handoff.yaml")
+    said = walk.step(failing={"hdfmgr check": 4})  # it does not run
+    assert ", 0 WARN, 1 FAIL" in said
+    assert "nothing: it is through" in said
+    once(walk, "endmgr", "endpoint.yaml")
+    assert walk.step().startswith("night1/image.fits|")
+
+
+def once(walk: Walk, program: str, config: str) -> None:
+    """Have a manager do what is to be done."""
+    at_endpoint = program == "endmgr"
+    cwd = walk.endpoint_home if at_endpoint else walk.home
+    argv = [str(PROGRAMS / program), "start", "--once", config]
+    done = run(argv, env=walk.environment(at_endpoint=at_endpoint), cwd=cwd, timeout=60)
+    assert done.exit_code == 0, done.stderr.decode()
 
 
 # migration.md
@@ -443,19 +496,22 @@ def test_docker_compose_understands_every_command_of_the_containers_page() -> No
 
 REFERENCES = ("catalogues.md", "configuration.md", "design.md", "endpoint.md", "index.md")
 """Pages that nobody follows from their beginning to their end."""
-HOW_TOS = sorted({path.name for path in DOCS.glob("*.md")} - set(REFERENCES))
+HOW_TOS = ["README.md", *sorted({path.name for path in DOCS.glob("*.md")} - set(REFERENCES))]
 ELSEWHERE = {
+    ("README.md", "Try it"): "tests/acceptance/test_demo.py",
     # docker-compose wants a daemon. That it takes its commands is seen above; what they begin, and all that
-    # comes before, is run in containers that buildah makes of the same file.
+    # comes before, is run in containers that buildah makes of what `docker-compose config` says.
     ("containers.md", "A first deployment at the handoff site"): "tests/containers/test_containers.py",
     ("containers.md", "Every day"): "tests/containers/test_containers.py",
     ("containers.md", "Another instrument"): "tests/acceptance/test_compose.py",
     ("containers.md", "The endpoint manager"): "tests/containers/test_containers.py",
-    # Nothing here is run by systemd; its units are, with the commands that they name.
-    ("systemd.md", "From nothing to a running manager"): "tests/acceptance/test_service.py",
-    ("systemd.md", "Every day"): "tests/acceptance/test_service.py",
+    **{
+        (page, heading): "tests/containers/test_machines.py"
+        for page, headings in MACHINES.items()
+        for heading in headings
+    },
 }
-"""Commands that can't be run here, by their page and heading, and the test that stands for them."""
+"""Commands that aren't run here, by their page and heading, and the test that runs them."""
 FOREGROUND = {("hdfmgr start", ""), ("endmgr start", "")}
 """What never ends by itself; it is what a `Run` runs."""
 

@@ -19,6 +19,8 @@ from tests.composition import Service
 
 REPOSITORY = Path(__file__).parents[2]
 RELEASE = "bookworm"
+WHEELS_ALONE = "[global]\nno-index = true\nfind-links = /wheels\n"
+"""A configuration for a pip that finds wheels in that place only."""
 _MIRROR = "http://deb.debian.org/debian"
 _DOWNLOAD = (sys.executable, "-m", "pip", "download", "-qq", "--only-binary=:all:", "--python-version=3.11")
 # What Docker gives a container that drops nothing.
@@ -53,22 +55,31 @@ class Engine:
             path.unlink()
         self.do("commit", "--quiet", "--rm", "--disable-compression", container, name)
 
+    @property
+    def wheels(self) -> Path:
+        """Python packages that were fetched."""
+        return self.directory / "wheels"
+
+    def fetch(self, *wanted: str) -> None:
+        """Get Python packages with all that they need, as pip wants them to be named."""
+        succeed([*_DOWNLOAD, f"--dest={self.wheels}", *wanted], timeout=240)
+
     def build(self, service: Service, base: str) -> None:
         """The image of a service, its Python packages fetched out here, where pip is set up for that.
 
         They are checked against the lock's hashes inside.
         """
-        wheels, configuration = self.directory / "wheels", self.directory / "pip.conf"
         dockerfile = (REPOSITORY / service.dockerfile).read_text().replace("${PACKAGES}", "requirements.txt")
         for lock in re.findall(r"^COPY (\S+/requirements.txt) ", dockerfile, re.MULTILINE):
-            succeed([*_DOWNLOAD, f"--dest={wheels}", f"--requirement={REPOSITORY / lock}"], timeout=240)
-        configuration.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
+            self.fetch(f"--requirement={REPOSITORY / lock}")
+        configuration = self.directory / "pip.conf"
+        configuration.write_text(WHEELS_ALONE)
         arguments = {**service.settings["build"]["args"], "BASE": base}
         self.do(
             "bud",
             "--isolation=chroot",
             "--format=docker",
-            f"--volume={wheels}:/wheels:ro",
+            f"--volume={self.wheels}:/wheels:ro",
             f"--volume={configuration}:/etc/pip.conf:ro",
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
             f"--file={service.dockerfile}",
