@@ -15,7 +15,7 @@ from common import __version__
 from common.process import run
 from tests.composition import Service, services
 from tests.containers.conftest import ACCOUNT, BASE, host_of
-from tests.containers.engine import Container, Engine, Running
+from tests.containers.engine import REPOSITORY, Container, Engine, Running
 from tests.fits import night
 from tests.loopback import Sshd, files_below
 from tests.runs import eventually
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.xdist_group("containers"), pytest.mark.timeout(500)]
 MEGABYTE = 1_000_000
 LARGE = b"1" * 60 * MEGABYTE
 
-DEPLOYMENT = (Path(__file__).parents[2] / "docs" / "containers.md").read_text()
+DEPLOYMENT = (REPOSITORY / "docs" / "containers.md").read_text()
 
 
 class HandoffSite:
@@ -281,22 +281,17 @@ def assert_resumed(site: HandoffSite) -> None:
     assert site.arrived() == {b"large": LARGE}
 
 
-def test_the_endpoints_container_stores_and_ingests(
+def test_the_endpoints_container_stores_and_ingests_with_the_example_as_it_is(
     engine: Engine, built: dict[str, Service], tmp_path: Path
 ) -> None:
     host = host_of("endpoint", tmp_path / "site", project=tmp_path)
     container = Container(
         engine, host.service, engine.do("from", built["endpoint"].image), tmp_path / "output"
     )
-    places = {name: f"/data/{name}" for name in ("buffer", "storage", "staging")}
-    config = {
-        "endpoint": places,
-        "general": {"settle": 0, "pause": 0.2, "min_free": 0},
-    }
-    for place in places.values():
-        host.make(host.place(place))
+    for name in ("buffer", "staging", "storage"):
+        host.make(host.place(f"/data/{name}"))
     name = host.service.command[-1]
-    host.give(f"/home/dbb/{name}", yaml.safe_dump(config).encode(), mode=0o644)
+    host.give(f"/home/dbb/{name}", (REPOSITORY / "endpoint/etc/endpoint.yaml").read_bytes(), mode=0o644)
     (image,) = night(exposures=1, detectors=1)
     host.give(f"/data/buffer/{image.path}", image.content)
     with container.up() as running:
@@ -330,12 +325,28 @@ def test_the_documented_deployment_carries_a_file(
     fingerprint = text(done.stdout).splitlines()[-1].split()[1]
     assert text(done.stdout).count(fingerprint) == 2
     site = HandoffSite(engine, reused, sshd, tmp_path, root="auxtel", enrolled=True)
+    use_example(site)
     with (sshd.directory / "authorized_keys").open("a") as keys:
         keys.write((tmp_path / "auxtel" / "ssh" / "id_ed25519.pub").read_text())
     with site.container.up():
         site.host.give("/data/buffer/a.fits", b"content")
         eventually(lambda: site.arrived() == {b"a.fits": b"content"})
     assert "entrypoint:" not in site.output()
+
+
+def use_example(site: HandoffSite) -> None:
+    """Have it work by the example as it stands, but for the endpoint's name, account, port and place."""
+    inside = f"/home/dbb/{site.host.service.command[-1]}"
+    example = (REPOSITORY / "handoff/etc" / Path(inside).name).read_text()
+    for words, meant in (
+        ("archive.example.edu", site.sshd.host),
+        ("#user: jdoe", "user: root"),
+        ("#ssh:\n    #port: 22", f"ssh:\n    port: {site.sshd.port}"),
+        ("/srv/dbb/auxtel/data", str(site.endpoint_buffer.parent)),
+    ):
+        assert words in example
+        example = example.replace(words, meant)
+    site.host.give(inside, example.encode(), mode=0o644)
 
 
 # What loadLSST.bash and setup do, as far as our image relies on it.
