@@ -339,6 +339,8 @@ def _manager(status: Status) -> Text:
     if not manager.running:
         return line.append("● not running", style="bold red").append(f" for {since}")
     line.append("● running", style="green").append(f" for {since}, pid {manager.pid}")
+    if manager.renewed_ms is not None:
+        line.append(f", reloaded {wording.minute(manager.renewed_ms)}")
     if manager.heartbeat_age is not None and manager.heartbeat_age > _SILENT:
         line.append(f", silent for {wording.duration(manager.heartbeat_age)}", style="bold red")
     return line

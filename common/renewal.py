@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, Protocol, Self, TypeVar
 
 from common.errors import ConfigError, DbbError
-from common.serving import Plan
+from common.serving import Plan, Renewed
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,8 @@ class Renewal(Generic[Config]):
         self._plan = plan
         self._direct = direct
 
-    def __call__(self) -> Plan | None:
-        """What the manager is to be from now on; None if it stays what it is."""
+    def __call__(self) -> Renewed | None:
+        """What comes of it; None if the one before stays in force."""
         try:
             return self._taken(self._load())
         except DbbError as error:
@@ -58,7 +58,7 @@ class Renewal(Generic[Config]):
             log.error("the configuration of before stays in force. %s", error.hint)
             return None
 
-    def _taken(self, coming: Config) -> Plan | None:
+    def _taken(self, coming: Config) -> Renewed:
         if coming.ledger_path != self._present.ledger_path:
             raise ConfigError(
                 f"database.engine: the ledger of a running manager stays {self._present.ledger_path}",
@@ -72,7 +72,7 @@ class Renewal(Generic[Config]):
         self._direct(coming)
         self._present = coming
         log.info("the configuration was read again, and %s", _outcome(len(changed), is_at_once=not at_work))
-        return plan
+        return Renewed(plan)
 
 
 def _outcome(changed: int, *, is_at_once: bool) -> str:

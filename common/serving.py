@@ -29,6 +29,7 @@ _LEDGER_WAIT = 0.5
 """Seconds that SQLite itself waits for another writer, deaf to signals."""
 
 Tick = Callable[[], None]
+Renew = Callable[[], "Renewed | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,14 @@ class Plan:
     """From the ledger and the runtime directory, what a worker is."""
     assemble: "Callable[[Means], AbstractContextManager[Engine]]"
     """The engine, which works for as long as the context lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """What comes of a configuration that was read again and can be used."""
+
+    plan: Plan | None
+    """What the manager is to be from now on; None: what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +95,11 @@ class _Footing:
             yield stack.enter_context(plan.assemble(means))
 
 
-def serve(plan: Plan, audience: Audience, *, once: bool, renew: Callable[[], Plan | None]) -> int:
+def serve(plan: Plan, audience: Audience, *, once: bool, renew: Renew) -> int:
     """Be a manager until told to stop; with `once`, until nothing is left that can be done.
 
     Returns the exit code: 0, or 3 when `once` ended with files that could not go their way. `renew` is
-    called when the configuration is to be read again, and gives what the manager is to be from then on,
-    with the same ledger; None: what it is.
+    called when the configuration is to be read again, for the same ledger; None: it can't be used.
 
     Raises
     ------
@@ -120,15 +128,16 @@ def serve(plan: Plan, audience: Audience, *, once: bool, renew: Callable[[], Pla
         return 3 if once and left else 0
 
 
-def _work(
-    plan: Plan, footing: _Footing, signals: Signals, once: bool, renew: Callable[[], Plan | None]
-) -> None:
+def _work(plan: Plan, footing: _Footing, signals: Signals, once: bool, renew: Renew) -> None:
     """Have an engine run, and another one whenever it gives way to another configuration."""
     coming: Plan | None = plan
 
     def gives_way() -> bool:
         nonlocal coming
-        coming = renew()
+        renewed = renew()
+        if renewed is not None:
+            footing.ledger.note_renewal(now_ms=time.time_ns() // 1_000_000)
+            coming = renewed.plan
         return coming is not None
 
     while coming is not None and signals.wish is Wish.GO_ON:

@@ -36,6 +36,8 @@ class ManagerState:
     version: str = ""
     paused: str = ""
     """Why it takes no new work, when it does not."""
+    renewed_ms: int | None = None
+    """When it read its configuration again; None: not since its start, or it does not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,7 @@ def gather(scene: Scene, reader: LedgerReader | None, *, holder: int | None, now
             reader.totals(),
             holder,
             now_ms,
+            renewed_at=reader.renewed_at(),
             oldest_waiting=None if waiting is None else max(0.0, (now_ms - waiting.found_at) / 1000),
             rates=reader.rates(scene.lifecycle.goal, now_ms=now_ms, windows=tuple(_WINDOWS.values())),
             carried=reader.carrying(),
@@ -228,6 +231,7 @@ def _status(
     holder: int | None,
     now_ms: int,
     *,
+    renewed_at: int | None = None,
     oldest_waiting: float | None = None,
     rates: Mapping[str, Rate] | None = None,
     carried: Iterable[Carried] = (),
@@ -239,7 +243,7 @@ def _status(
         program=scene.program,
         name=scene.name,
         at_ms=now_ms,
-        manager=_manager(row, holder, now_ms),
+        manager=_manager(row, renewed_at, holder, now_ms),
         states=_states(scene.lifecycle, totals),
         oldest_waiting=oldest_waiting,
         goal=scene.lifecycle.goal,
@@ -255,7 +259,7 @@ def _status(
     )
 
 
-def _manager(row: ManagerRow | None, holder: int | None, now_ms: int) -> ManagerState:
+def _manager(row: ManagerRow | None, renewed_at: int | None, holder: int | None, now_ms: int) -> ManagerState:
     running = holder is not None
     # The kernel can't name a process of another container or host.
     pid = holder if holder is not None and holder > 0 else None
@@ -268,6 +272,7 @@ def _manager(row: ManagerRow | None, holder: int | None, now_ms: int) -> Manager
         heartbeat_age=max(0.0, (now_ms - row.heartbeat_at) / 1000),
         version=row.version,
         paused=row.paused if running else "",
+        renewed_ms=renewed_at if running and (renewed_at or 0) > row.started_at else None,
     )
 
 
@@ -384,6 +389,7 @@ def as_json(status: Status) -> dict[str, object]:
             "heartbeat_age_seconds": manager.heartbeat_age,
             "version": manager.version,
             "paused": manager.paused,
+            "configuration_read_again": json_moment(manager.renewed_ms),
         },
         "states": _counts(status.states),
         "oldest_waiting_seconds": status.oldest_waiting,

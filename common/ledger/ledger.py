@@ -218,6 +218,12 @@ class Ledger:
         self.mount_points = dict(points)
 
     @_patiently
+    def note_renewal(self, *, now_ms: int) -> None:
+        """Say that the running manager has read its configuration again."""
+        with self._transaction() as connection:
+            connection.execute(_NOTE, ("renewed_at", str(now_ms)))
+
+    @_patiently
     def versions(self, paths: Sequence[bytes]) -> dict[bytes, tuple[Version, ...]]:
         """The known versions of each of these paths that has any, newest first."""
         with translated(self.path):

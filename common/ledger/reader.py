@@ -307,6 +307,12 @@ class LedgerReader:
             row = self._connection.execute(_MANAGER).fetchone()
         return ManagerRow(**dict(row) | {"disk": json.loads(row["disk"])}) if row else None
 
+    def renewed_at(self) -> int | None:
+        """When a running manager read its configuration again, this or one before; None: never."""
+        with self._reading():
+            at = schema.read_meta(self._connection).get("renewed_at")
+        return None if at is None else int(at)
+
     def history(self, path: bytes) -> tuple[VersionStory, ...]:
         """Every version of a path, newest first."""
         with self.snapshot():

@@ -55,6 +55,10 @@ def test_another_configuration_is_taken_up_by_the_same_process(managed: Sites | 
         assert manager.stop() == 0
     assert (managed.buffer / "a.skip").exists()
     assert (after["pid"], after["since"]) == (before["pid"], before["since"])
+    assert (before["configuration_read_again"], after["configuration_read_again"] > after["since"]) == (
+        None,
+        True,
+    )
     told = re.findall(r"INFO:configuration: (.*)", manager.said)
     assert sorted(told) == sorted(
         [

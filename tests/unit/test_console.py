@@ -108,9 +108,10 @@ def test_markup_in_a_name_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) 
         (ManagerState(True, 7, NOW - 60_000, 42.0), "● running for 1 min"),
         (ManagerState(True, 7, NOW - 60_000, 42.0), "silent for 42 s"),
         (ManagerState(True, 7, NOW - 60_000, 0.1, paused="the buffer is full"), "the buffer is full"),
+        (ManagerState(True, 7, NOW - 60_000, 0.1, renewed_ms=NOW), ", reloaded 20"),
     ],
 )
-def test_what_is_wrong_with_the_manager_is_told(
+def test_what_there_is_to_know_of_the_manager_is_told(
     capsys: pytest.CaptureFixture[str], manager: ManagerState, told: str
 ) -> None:
     assert told in _picture(capsys, replace(STATUS, manager=manager), 100)

@@ -153,6 +153,24 @@ def test_the_forecast_follows_the_trend_that_the_manager_saw(
     assert _status(ledger_path, scene, holder=4711).forecast == forecast
 
 
+@pytest.mark.parametrize(
+    ("at", "holder", "told"),
+    [
+        (ROW.started_at + 1, 4711, ROW.started_at + 1),
+        (ROW.started_at - 1, 4711, None),
+        (ROW.started_at + 1, None, None),
+    ],
+    ids=["this manager", "the one before", "none that runs"],
+)
+def test_it_is_told_when_the_running_manager_read_its_configuration_again(
+    at: int, holder: int | None, told: int | None, ledger_path: Path, scene: Scene
+) -> None:
+    _fill(ledger_path)
+    with Ledger.open(ledger_path, LIFECYCLE) as ledger:
+        ledger.note_renewal(now_ms=at)
+    assert _status(ledger_path, scene, holder=holder).manager.renewed_ms == told
+
+
 def test_without_a_ledger_everything_is_zero_and_the_manager_never_started(scene: Scene) -> None:
     status = gather(scene, None, holder=None, now_ms=NOW)
     assert status.manager == ManagerState(False, None, None, None)
@@ -172,6 +190,7 @@ def test_the_json_has_all_that_the_contract_names(ledger_path: Path, scene: Scen
         "heartbeat_age_seconds": 0.4,
         "version": "0.1.0",
         "paused": "",
+        "configuration_read_again": None,
     }
     assert told["states"]["sending"] == {"files": 1, "bytes": 300}
     assert list(told["states"]) == list(LIFECYCLE.states)
