@@ -105,6 +105,13 @@ class ManagerKind(Generic[Config]):
     """Those of this manager alone, each with its function and an example of its arguments."""
 
 
+@dataclass(slots=True)
+class _Present(Generic[Config]):
+    """The configuration that is in force; a running manager may take another one, with the same ledger."""
+
+    config: Config
+
+
 class _Group(TyperGroup):
     """The program itself, in whose help no type stands beside a flag."""
 
@@ -276,9 +283,10 @@ class Commands(Generic[Config]):
                 self._launch(config, loaded, quiet=quiet, debug=debug)
                 return
             direct = partial(_configure_logs, quiet=quiet, debug=debug)
-            with self._live(config, loaded) if live and not quiet else nullcontext() as tick:
+            present = _Present(loaded)
+            with self._live(config, present) if live and not quiet else nullcontext() as tick:
                 audience = Audience(supervisor, tick=tick)
-                code = self._serve(config, loaded, audience, direct, once=once)
+                code = self._serve(config, present, audience, direct, once=once)
         except LedgerHeld as held:
             self._tell_holder(loaded, held.pid, quiet=quiet)
             return
@@ -364,7 +372,7 @@ class Commands(Generic[Config]):
         def draw(now: "Status") -> None:
             screen.say_json(status.as_json(now)) if as_json else screen.status(now)
 
-        with self._look(config, self._kind.load(config), original=original) as look:
+        with self._look(config, _Present(self._kind.load(config)), original=original) as look:
             if not watch:
                 draw(look())
             elif screen.is_terminal and not as_json:
@@ -497,7 +505,7 @@ class Commands(Generic[Config]):
     def _serve(
         self,
         config: Path,
-        loaded: Config,
+        present: "_Present[Config]",
         audience: "Audience",
         direct: "Callable[[LoggingConfig], None]",
         *,
@@ -507,15 +515,19 @@ class Commands(Generic[Config]):
         from common.renewal import Renewal
         from common.serving import serve
 
-        direct(loaded.logging)
-        kind = self._kind
-        renew = Renewal(loaded, partial(kind.load, config), kind.plan, lambda taken: direct(taken.logging))
+        def take(coming: Config) -> None:
+            present.config = coming
+            direct(coming.logging)
+
+        kind, loaded = self._kind, present.config
+        take(loaded)
+        renew = Renewal(loaded, partial(kind.load, config), kind.plan, take)
         return serve(kind.plan(loaded), audience, once=once, renew=renew)
 
     @contextmanager
-    def _live(self, config: Path, loaded: Config) -> Iterator[Callable[[], None]]:
+    def _live(self, config: Path, present: "_Present[Config]") -> Iterator[Callable[[], None]]:
         """The status table on the terminal; gives what draws it anew."""
-        with self._look(config, loaded) as look, self._screen().live(look) as tick:
+        with self._look(config, present) as look, self._screen().live(look) as tick:
             yield tick
 
     def _launch(self, config: Path, loaded: Config, *, quiet: bool, debug: bool) -> None:
@@ -544,7 +556,7 @@ class Commands(Generic[Config]):
 
         def serve(ready: Callable[[], None]) -> int:
             # Whoever supervises the process that was started does not know the one in the background.
-            return self._serve(config, loaded, Audience(Supervisor(), ready), direct)
+            return self._serve(config, _Present(loaded), Audience(Supervisor(), ready), direct)
 
         launched = detach(serve, log)
         if launched.message and not (quiet and launched.exit_code == 0):
@@ -583,31 +595,35 @@ class Commands(Generic[Config]):
 
     @contextmanager
     def _look(
-        self, config: Path, loaded: Config, *, original: bool = False
+        self, config: Path, present: "_Present[Config]", *, original: bool = False
     ) -> Iterator[Callable[[], "Status"]]:
         """A function that gives the present status each time; the ledger may come into being meanwhile."""
         from common.ledger.lock import holder
         from common.status import Scene, gather
 
-        kind, places = self._kind, self._kind.places(loaded)
+        kind, ledger = self._kind, present.config.ledger_path
         words = kind.words() if original and kind.words else None
-        scene = Scene(
-            kind.program,
-            config.stem,
-            kind.lifecycle,
-            places.host,
-            places.disks,
-            _word(config),
-            words,
-            str(loaded.ledger_path),
-        )
+
+        def scene() -> Scene:
+            places = kind.places(present.config)
+            return Scene(
+                kind.program,
+                config.stem,
+                kind.lifecycle,
+                places.host,
+                places.disks,
+                _word(config),
+                words,
+                str(ledger),
+            )
+
         with ExitStack() as stack:
             reader: LedgerReader | None = None
 
             def look() -> "Status":
                 nonlocal reader
-                reader = reader or stack.enter_context(self._reader(loaded))
-                return gather(scene, reader, holder=holder(loaded.ledger_path), now_ms=_now_ms())
+                reader = reader or stack.enter_context(self._reader(present.config))
+                return gather(scene(), reader, holder=holder(ledger), now_ms=_now_ms())
 
             yield look
 

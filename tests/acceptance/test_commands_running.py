@@ -209,6 +209,21 @@ def test_live_shows_the_table_below_the_messages(sites: Sites, tmp_path: Path) -
     assert "● not running" in last
 
 
+def test_live_shows_the_endpoint_of_another_configuration_once_that_is_taken(
+    sites: Sites, tmp_path: Path
+) -> None:
+    config = sites.write_config()
+    drawn = tmp_path / "drawn"
+    with _on_a_terminal(sites, "start", config, "--live", output=drawn):
+        _wait_for(lambda: re.search(r"endpoint +127\.0\.0\.1", _ANSI.sub("", drawn.read_text())))
+        sites.write_config(endpoint={"host": "localhost"})
+        pid = holder(sites.ledger)
+        assert pid
+        os.kill(pid, signal.SIGHUP)
+        _wait_for(lambda: re.search(r"endpoint +localhost", _ANSI.sub("", drawn.read_text())))
+        assert sites.command("stop", config).exit_code == 0
+
+
 def test_live_off_a_terminal_tells_lines(sites: Sites) -> None:
     write_file(sites.buffer, b"a.fits", b"x" * 60_000)
     code, out, _ = _told(sites.command("start", sites.write_config(), "--once", "--live"))
