@@ -5,6 +5,7 @@ as markup, so that no name and no message can draw on the operator's terminal.
 """
 
 import json
+import logging
 import os
 import re
 import sys
@@ -32,6 +33,7 @@ from common.ledger.rows import Receipt, Ride, Transition
 from common.retrying import Retried
 from common.status import Delivered, Disk, EndpointState, Forecast, Kind, Load, StateCount, Status, Trouble
 from common.story import Chapter, Story
+from common.supervisor import priority
 from common.trouble import CauseGroup, Troubles
 
 _VERDICT_STYLES = {Verdict.OK: "green", Verdict.WARN: "bold yellow", Verdict.FAIL: "bold red"}
@@ -112,9 +114,9 @@ class Screen:
         message, hint = wording.text(error.message), wording.text(error.hint)
         if not self._err.is_terminal:
             prefix = "" if _LOCATED.match(message) else f"{self.program}: "
-            self._err.print(Text(f"{prefix}{message}"), soft_wrap=True)
-            if hint:
-                self._err.print(Text(f"  hint: {hint}"), soft_wrap=True)
+            text = f"{prefix}{message}" + (f"\n  hint: {hint}" if hint else "")
+            mark = priority(sys.stderr, logging.ERROR)
+            self._err.print(Text("\n".join(f"{mark}{line}" for line in text.split("\n"))), soft_wrap=True)
             return
         body = Text(message)
         if hint:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from common import wording
+from common.supervisor import priority
 
 if TYPE_CHECKING:  # pydantic, which this would import, is nothing for a worker
     from common.config.sections import LoggingConfig
@@ -117,7 +118,7 @@ class LogStream(logging.Handler):
         # Looked up each time: a test, or the live table, may put another one in its place.
         stream = self._stream or sys.stderr
         with suppress(OSError, ValueError, AttributeError):
-            stream.write(self.format(record) + "\n")
+            stream.write(f"{priority(stream, record.levelno)}{self.format(record)}\n")
             stream.flush()
 
 

@@ -1,16 +1,36 @@
 """Telling systemd, or whatever has started us as a service, how we are: the protocol of sd_notify(3)."""
 
+import logging
 import os
 import socket
 import time
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
-from typing import Self
+from typing import Self, TextIO
 
 _EVERY = 5.0
 """Seconds between two lines of status at least."""
 _PATIENCE = 1.0
 """Seconds that a message waits for a reader that does not keep up."""
+
+
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+"""The least level of logging for each priority of syslog that one of its levels has; the rest is 7."""
+
+
+def priority(stream: TextIO, level: int) -> str:
+    """What a line begins with by which journald knows how important it is, where it is at the other end.
+
+    See sd-daemon(3); empty for any other stream, also where only the standard error of the service's
+    first process went to the journal.
+    """
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return ""
+    if os.environ.get("JOURNAL_STREAM") != f"{status.st_dev}:{status.st_ino}":
+        return ""
+    return f"<{next((number for least, number in _PRIORITIES if level >= least), 7)}>"
 
 
 class Supervisor:

@@ -87,6 +87,30 @@ def test_a_manager_that_waits_for_its_ledger_beats_and_says_why(sites: Sites, li
         eventually(lambda: counts(sites) == {"held": 1})
 
 
+def test_the_journal_is_told_how_important_each_line_is(sites: Sites) -> None:
+    sites.write_config()
+    sites.output.touch()
+    status = sites.output.stat()
+    journal = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+    with Run(sites, env=journal) as manager:
+        eventually(lambda: "started: " in manager.said)
+        sites.config.write_text("general: [")
+        os.kill(manager.process.pid, signal.SIGHUP)
+        eventually(lambda: "stays in force" in manager.said)
+        assert manager.stop() == 0
+    with Run(sites, env=journal) as manager:
+        assert manager.process.wait(20) == 10
+    lines = manager.said.splitlines()
+    # Of what can't be used there are two lines without a level: the problem, and what to do.
+    priorities = [(line[:3], re.findall(r":(INFO|WARNING|ERROR):", line)) for line in lines]
+    of_level = {"<6>": ["INFO"], "<4>": ["WARNING"], "<3>": ["ERROR"]}
+    assert [(number, level) for number, level in priorities[:-2] if of_level.get(number) != level] == []
+    assert priorities[-2:] == [("<3>", [])] * 2
+    with Run(sites, env={"JOURNAL_STREAM": "1:1"}) as manager:
+        assert manager.process.wait(20) == 10
+    assert "<3>" not in "".join(manager.said.splitlines()[len(lines) :])
+
+
 def test_a_daemon_does_not_speak_for_the_service_that_started_it(sites: Sites, listener: Listener) -> None:
     config = sites.write_config()
     assert sites.command("start", config, "--daemon", "--quiet", env=listener.environment).exit_code == 0

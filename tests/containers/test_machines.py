@@ -80,9 +80,9 @@ class Sites:
             )
         )
 
-    def log(self) -> str:
-        """All that the journal has of the handoff manager's service."""
-        return self.summit.say("journalctl --unit hdfmgr@auxtel --output cat")
+    def log(self, *options: str) -> str:
+        """What the journal has of the handoff manager's service."""
+        return self.summit.say(" ".join(["journalctl --unit hdfmgr@auxtel --output cat", *options]))
 
 
 def typed(machine: Machine, block: Block, words: dict[str, str]) -> str:
@@ -162,7 +162,8 @@ def test_every_day_a_changed_configuration_is_read_and_a_bad_one_refused(sites: 
     before, whole = sites.service(), config.read_text()
     config.write_text(f"{whole}\ngeneral: {{num_threads: 0}}\n")
     sites.summit.say("systemctl reload hdfmgr@auxtel")
-    eventually(lambda: "configuration refused: " in sites.log())
+    eventually(lambda: "configuration refused: " in sites.log("--priority=err"))
+    assert "started: " not in sites.log("--priority=warning")
     eventually(lambda: sites.service() == before)
     config.write_text(f"{whole}\ngeneral: {{num_threads: 3}}\n")
     said = sites.step("systemd.md")
