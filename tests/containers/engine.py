@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,13 +166,14 @@ class Running:
         return next(process for process in self._below() if process.name() == "tini")
 
     def stop(self, signal_name: str) -> None:
-        """Signal it, as `docker stop` does."""
+        """Signal it, as `docker stop` and `docker kill -s` do."""
         self.first.send_signal(signal.Signals[signal_name])
 
     def kill(self) -> None:
         """End all its processes at once, as `docker kill` does."""
         for process in self._below():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it may have gone with its parent
+                process.kill()
         self._engine_process.kill()
 
     def wait(self, seconds: float) -> int | None:
