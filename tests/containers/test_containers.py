@@ -328,13 +328,16 @@ def test_the_documented_deployment_carries_a_file(
     use_example(site)
     with (sshd.directory / "authorized_keys").open("a") as keys:
         keys.write((tmp_path / "auxtel" / "ssh" / "id_ed25519.pub").read_text())
-    with site.container.up():
+    with site.container.up() as running:
         site.host.give("/data/buffer/a.fits", b"content")
         eventually(lambda: site.arrived() == {b"a.fits": b"content"})
+        use_example(site, ("#general:", "general:"), ("#num_threads: 4", "num_threads: 3"))
+        running.stop("SIGHUP")
+        eventually(lambda: "general.num_threads: 4 → 3" in site.output())
     assert "entrypoint:" not in site.output()
 
 
-def use_example(site: HandoffSite) -> None:
+def use_example(site: HandoffSite, *changes: tuple[str, str]) -> None:
     """Have it work by the example as it stands, but for the endpoint's name, account, port and place."""
     inside = f"/home/dbb/{site.host.service.command[-1]}"
     example = (REPOSITORY / "handoff/etc" / Path(inside).name).read_text()
@@ -343,6 +346,7 @@ def use_example(site: HandoffSite) -> None:
         ("#user: jdoe", "user: root"),
         ("#ssh:\n    #port: 22", f"ssh:\n    port: {site.sshd.port}"),
         ("/srv/dbb/auxtel/data", str(site.endpoint_buffer.parent)),
+        *changes,
     ):
         assert words in example
         example = example.replace(words, meant)
