@@ -116,7 +116,8 @@ class Verification:
         if origin is not None:
             self._origins.append(origin)
         elif self._premises.require_note:
-            return _without_note(entry)
+            # What was stored before had its note.
+            return self._duplicate(entry, next(iter(digests.values()))) or _without_note(entry)
         found = origin.checksum if origin else next(iter(digests.values()))
         return self._compare_with_storage(entry, told, found)
 

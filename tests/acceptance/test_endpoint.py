@@ -96,6 +96,18 @@ def test_without_a_note_a_file_waits_where_one_is_required(archive: Archive) -> 
     assert_archived(archive, content)
 
 
+def test_what_is_stored_needs_no_note_to_be_a_second_copy_where_one_is_required(archive: Archive) -> None:
+    """Its note may be gone since the first one was stored."""
+    archive.write_config(endpoint={"require_note": True})
+    content = archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    assert archive.notes() == []
+    archive.deliver({b"a.dat": b"light"}, note=None)
+    assert archive.once() == 0
+    assert counts(archive) == {"ingested": 1, "duplicate": 1}
+    assert_archived(archive, content)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{}\n", "nonsense\n", '{"path": "b.dat", "si', "[1]\n" * 3, "\0\xff\n", '{"path": 7}\n'],
