@@ -112,6 +112,9 @@ class Archive:
         if not self.catalogue.exists():
             return []
         with closing(sqlite3.connect(f"file:{self.catalogue}?mode=ro", uri=True)) as connection:
+            # It may be there for a moment before its tables are.
+            if not connection.execute("SELECT * FROM sqlite_master WHERE name = 'files'").fetchall():
+                return []
             return sorted(os.fsencode(name) for (name,) in connection.execute("SELECT name FROM files"))
 
     def status(self) -> Any:
