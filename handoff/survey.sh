@@ -86,12 +86,13 @@ look_at_directory() {
 
 # What `place` will do, on a file of ours inside staging.
 rehearse() {
+  # (cat writes, for it says what is wrong; dash's own printf calls every trouble an I/O error.)
   [ -d "$staging/.notes" ] || return
   rehearsal=$staging/.notes/.rehearsal-$owner-$$
   text=$(
     {
       mkdir -p -- "$rehearsal/from" "$rehearsal/to" &&
-        printf dbb >"$rehearsal/from/file" &&
+        printf dbb | cat >"$rehearsal/from/file" &&
         cd "$rehearsal/from" &&
         cp -rln ./. "$rehearsal/to/"
     } 2>&1

@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,26 @@ def _survey_of_two_filesystems(directory: Path) -> object:
         failure.cause if failure else "",
         endpoint.arrived,
     )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_disk_without_a_free_byte_is_full(tmp_path: Path, shell: str) -> None:
+    cause = "endpoint full"
+    reason = "nothing can be written into the endpoint's staging: cat: write error: No space left on device"
+    found = apart(_survey_of_a_full_disk, tmp_path, shell)
+    assert found in (None, (cause, reason))
+
+
+def _survey_of_a_full_disk(directory: Path, shell: str) -> tuple[str, str] | None:
+    # A directory needs no room there, which a file does.
+    if not own_namespaces() or not mount("tmpfs", directory, "size=64k"):
+        return None
+    endpoint = Endpoint(directory, Shell(shell))
+    with suppress(OSError), open(directory / "filler", "wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    failure = endpoint.survey().failure
+    return (failure.cause, failure.reason) if failure else ("", "")
 
 
 def test_receipts_come_with_any_visit_and_go_once_they_are_recorded(tmp_path: Path) -> None:
