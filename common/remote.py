@@ -246,9 +246,10 @@ class Remote:
             return found
         if self.connected:
             # ssh says 255 as well when the far command was ended by a signal.
-            return Failure(Scope.ENDPOINT, "endpoint command killed", _words(done))
+            hint = "it is tried again; who kills programs there?"
+            return Failure(Scope.ENDPOINT, "endpoint command killed", _words(done), hint)
         return connection_failure(self._log_lines()) or Failure(
-            Scope.CONNECTION, "connection lost", _words(done)
+            Scope.CONNECTION, "connection lost", _words(done), _NETWORK
         )
 
     def close(self) -> None:
@@ -568,6 +569,12 @@ def program_missing(name: str, reason: str) -> Failure:
     return Failure(Scope.ENDPOINT, "program missing at the endpoint", reason, hint, transient=False)
 
 
+def command_failed(reason: str) -> Failure:
+    """The failure of an endpoint where something went wrong in words that nobody here knows."""
+    hint = "mend there what it says; `hdfmgr check` looks at the endpoint as a whole"
+    return Failure(Scope.ENDPOINT, "endpoint command failed", reason, hint)
+
+
 def runtime_failure(error: OSError) -> Failure:
     """The failure of a worker whose directory for sockets and other passing things can't be used."""
     reason = f"{error.filename}: {error.strerror}"
@@ -606,7 +613,7 @@ def _script_failure(done: Completed, *, begun: bool) -> Failure:
         return found
     # An account without a shell says so on standard output.
     refusal = "" if begun else next(reversed(lines_of(done.stdout)), "")
-    return Failure(Scope.ENDPOINT, "endpoint command failed", done.last_words or refusal or _words(done))
+    return command_failed(done.last_words or refusal or _words(done))
 
 
 def _words(done: Completed) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from common.errors import Failure, RemoteError, Scope
 from common.exchange import Receipts, is_plain_name, read_receipts
-from common.remote import Symptom, endpoint_failure, quote, recognise
+from common.remote import Symptom, command_failed, endpoint_failure, quote, recognise
 from common.room import Room
 from common.wording import text as printable
 
@@ -219,7 +219,7 @@ def whole_failure(message: bytes, what: str) -> Failure:
     """The failure of the whole endpoint that a program's message tells."""
     told = _told(message)
     known = endpoint_failure([told]) or recognise(_SYMPTOMS, Scope.ENDPOINT, [told])
-    failure = known or Failure(Scope.ENDPOINT, "endpoint command failed", told)
+    failure = known or command_failed(told)
     return replace(failure, reason=f"{what}: {told}" if told else what)
 
 

@@ -212,6 +212,7 @@ def test_a_script_that_fails_is_the_endpoints_affair(
     failure = caught.value.failure
     assert (failure.scope, failure.cause) == (scope, cause)
     assert reason in failure.reason
+    assert failure.hint
 
 
 def test_an_account_without_a_shell_is_told(tmp_path: Path, runtime: Path) -> None:
