@@ -492,6 +492,45 @@ def test_docker_compose_understands_every_command_of_the_containers_page() -> No
     assert named <= {path.name for path in (REPOSITORY / "handoff/etc").iterdir()}
 
 
+@follows("containers.md", "From a container to systemd or cron")
+def test_what_a_container_has_begun_goes_on_without_it(walk: Walk, own_sshd: Sshd) -> None:
+    here, there = settle_down(walk, own_sshd)
+    place, arrived = here / "srv/dbb/auxtel", there / "archive"
+    for directory in (place / "data/holding", place / "ledger", arrived / "buffer", arrived / "staging"):
+        directory.mkdir(parents=True)
+    (place / "ssh").mkdir()
+    shutil.copy(own_sshd.identity, place / "ssh/id_ed25519")
+    shutil.copy(own_sshd.known_hosts, place / "ssh")
+    example = (REPOSITORY / "handoff/etc/at_dbbbm_config.yaml").read_text()
+    example = example.replace("/srv/dbb/auxtel/data", str(arrived))
+    inside = walk.home / "at_dbbbm_config.yaml"
+    inside.write_text(replaced(example, {f"host: {HOST}": walk.words[f"host: {HOST}"]}))
+    # What is typed names the places inside, too; and there is no daemon.
+    walk.here = {name: f"{here}{name}" for name in ("/srv", "/etc/dbb")}
+    walk.here |= {
+        f"handoff/etc/{inside.name}": str(inside),
+        "docker-compose rm --stop --force at-dbbbm": "true",
+    }
+    before = walk.home / "before.yaml"  # as it works where /data is the host's
+    before.write_text(
+        f"handoff: {{buffer: {place}/data/buffer, holding: {place}/data/holding}}\n"
+        f"endpoint: {{host: {own_sshd.host}, buffer: {arrived}/buffer, staging: {arrived}/staging,"
+        f" ssh: {own_sshd.ssh_section()}}}\n"
+        f"database: {{engine: 'sqlite:///{place}/ledger/at_dbbbm_config.db'}}\n"
+    )
+    write_file(place / "data/buffer", FILE, b"by the container")
+    once(walk, "hdfmgr", str(before))
+    walk.step()
+    walk.step()
+    said = walk.step(failing={"hdfmgr check": 4})
+    assert "● not running" in said
+    assert ", 1 FAIL" in said
+    write_file(place / "data/buffer", b"night1/b.dat", b"without it")
+    once(walk, "hdfmgr", str(here / "etc/dbb/auxtel.yaml"))
+    assert files_below(place / "data/holding") == {FILE: b"by the container", b"night1/b.dat": b"without it"}
+    assert [ledger.name for ledger in walk.directory.rglob("*.db")] == ["at_dbbbm_config.db"]
+
+
 # All of them
 
 REFERENCES = ("catalogues.md", "configuration.md", "design.md", "endpoint.md", "index.md")

@@ -288,8 +288,10 @@ def test_the_endpoints_container_stores_and_ingests_with_the_example_as_it_is(
     container = Container(
         engine, host.service, engine.do("from", built["endpoint"].image), tmp_path / "output"
     )
-    for name in ("buffer", "staging", "storage"):
-        host.make(host.place(f"/data/{name}"))
+    typed = next(line for line in DEPLOYMENT.splitlines() if "$ENDPOINT/data/{buffer" in line)
+    typed = typed.removeprefix("sudo ").replace("$USR_NAME", ACCOUNT)
+    done = run(["bash", "-euc", typed], env={"ENDPOINT": str(tmp_path / "site")}, timeout=30)
+    assert done.exit_code == 0, text(done.stderr)
     name = host.service.command[-1]
     host.give(f"/home/dbb/{name}", (REPOSITORY / "endpoint/etc/endpoint.yaml").read_bytes(), mode=0o644)
     (image,) = night(exposures=1, detectors=1)
