@@ -171,6 +171,8 @@ def test_every_day_a_changed_configuration_is_read_and_a_bad_one_refused(sites: 
     assert "held" in said
     eventually(lambda: "general.num_threads: 4 → 3" in sites.log())
     assert sites.service()["ActiveState"] == "inactive"
+    sites.step("systemd.md")
+    assert sites.summit.type("systemctl is-enabled hdfmgr@auxtel").stdout == b"disabled\n"
     assert sites.todo == {page: [] for page in sites.todo}
 
 
