@@ -291,12 +291,8 @@ class Commands(Generic[Config]):
             self._tell_holder(loaded, held.pid, quiet=quiet)
             return
         if code == _UNDELIVERED:
-            self._screen().error(
-                DbbError(
-                    "not every file could go its way",
-                    f"`{self._kind.program} status {config}` tells which wait, and for what",
-                )
-            )
+            hint = f"`{self._kind.program} status {config}` tells which wait, and for what"
+            self._screen().error(DbbError("not every file could go its way", hint))
         raise typer.Exit(code)
 
     def run(
