@@ -10,6 +10,8 @@ _MENDING = {
     "cannot be stored": "look at storage, where something is in the way of the file",
     "cannot be held": "look at the holding area, where something else has the file's name",
     "crashed": "the catalogue's process died over it: see the log, and what the catalogue says of the file",
+    "catalogue in doubt": "see the reason: where the catalogue is at fault, mend it, and files are tried "
+    "once more by themselves when another one has been ingested; else mend the file",
     "changed while it was placed": "find out what else writes into the endpoint's staging or buffer",
     "did not arrive": "look at the endpoint's staging: something else may clear it away",
     "ingestion failed": "see the reason, and what the catalogue's own log says",

@@ -48,3 +48,5 @@ STORED = ("stored", "ingesting", "ingested", "ignored", "backfilled")
 """States of versions that lie in storage."""
 BACKFILLED = "backfilled"
 """The state of what was in storage before the ledger knew it; the manager leaves it there."""
+IN_DOUBT = "catalogue in doubt"
+"""The cause of what is spent because the catalogue failed over it, and ingested nothing else meanwhile."""

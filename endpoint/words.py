@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from endpoint.catalogues.contract import Verdict
-from endpoint.lifecycle import INGEST, LIFECYCLE
+from endpoint.lifecycle import IN_DOUBT, INGEST, LIFECYCLE
 
 WORDS: Mapping[str, str] = {
     "UNTRIED": "known, and not ingested yet",
@@ -34,6 +34,7 @@ _BY_CAUSE = {
     str(Verdict.TIMED_OUT): "UNKNOWN",
     str(Verdict.CRASHED): "UNKNOWN",
     str(Verdict.NO_ANSWER): "UNKNOWN",
+    IN_DOUBT: "UNKNOWN",
 }
 """Of what has failed."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar, cast
 
-from common.entry import Batch, Report
+from common.entry import Batch, Entry, Report
 from common.errors import LedgerError
 from common.files import Algorithm, Checksum
 from common.ledger import claim, finish, origins, record, resume, schema
@@ -326,6 +326,24 @@ class Ledger:
             for path in [None] if paths is None else paths:
                 retried += self._retry(resume.Trouble(state, cause or "", path), now_ms)
         return retried
+
+    @_patiently
+    def once_more(self, step: Step, cause: str, *, reason: str, now_ms: int) -> bytes | None:
+        """Give one file that failed in a step for that cause, and waits for a person, a last try.
+
+        It is due at once, and rides apart. Its attempts are not reset. Returns its path, if there is one.
+        """
+        with self._transaction() as connection:
+            return resume.once_more(connection, step, cause, reason, now_ms)
+
+    @_patiently
+    def has_passed_since(self, step: Step, entry: Entry) -> bool:
+        """Whether another file went through a step since this one, which is in it, first failed there.
+
+        What happened within the same second is not known to be later.
+        """
+        with translated(self.path):
+            return resume.has_passed_since(self._connection, step, entry)
 
     @_patiently
     def next_due(self, step: Step) -> int | None:

@@ -5,7 +5,8 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.ledger.rows import VANISHED
+from common.entry import Entry
+from common.ledger.rows import FAILED, VANISHED
 from common.ledger.states import States
 from common.lifecycle import Step
 
@@ -94,6 +95,44 @@ _RETRY = """
     WHERE id IN (SELECT value FROM json_each(:ids))
 """
 
+# Its attempts stay, so that it is known to be the last of them.
+_ONCE_MORE = """
+    UPDATE files
+    SET state = :source,
+        due_at = :now,
+        cause = '',
+        reason = :reason,
+        changed_at = :now
+    WHERE id = (
+        SELECT id
+        FROM files
+        WHERE state = :failed
+            AND cause = :cause
+            AND cause <> ''
+            AND due_at IS NULL
+            AND step = :working
+        LIMIT 1
+    )
+    RETURNING path
+"""
+
+# The last failures in its history are those that its attempts count.
+_HAS_PASSED_SINCE = """
+    SELECT EXISTS (
+        SELECT 1
+        FROM pace
+        WHERE state = :target
+            AND second > (
+                SELECT at / 1000
+                FROM history
+                WHERE file_id = :id
+                    AND target = :failed
+                ORDER BY seq DESC
+                LIMIT 1 OFFSET :attempts - 1
+            )
+    )
+"""
+
 _NEXT_DUE = """
     SELECT min(due_at)
     FROM files
@@ -160,6 +199,24 @@ def retry(connection: sqlite3.Connection, states: States, trouble: Trouble, limi
     if ids:
         connection.execute(_RETRY, {"first": states.first.source, "now": now_ms, "ids": json.dumps(ids)})
     return len(ids)
+
+
+def once_more(
+    connection: sqlite3.Connection, step: Step, cause: str, reason: str, now_ms: int
+) -> bytes | None:
+    """Let one that failed in a step for that cause, and is spent, be due; returns its path."""
+    values = {"failed": FAILED, "cause": cause, "working": step.working}
+    change = {"source": step.source, "reason": reason, "now": now_ms}
+    row = connection.execute(_ONCE_MORE, values | change).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def has_passed_since(connection: sqlite3.Connection, step: Step, entry: Entry) -> bool:
+    """Whether any file went through a step in a second after that in which this one first failed in it."""
+    if not entry.attempts:
+        return False
+    values = {"target": step.target, "id": entry.id, "failed": FAILED, "attempts": entry.attempts}
+    return bool(connection.execute(_HAS_PASSED_SINCE, values).fetchone()[0])
 
 
 def next_due(connection: sqlite3.Connection, step: Step) -> int | None:

@@ -201,6 +201,51 @@ def test_a_catalogue_that_fails_over_every_file_costs_none_an_attempt(archive: A
     assert rows(archive, "SELECT state, attempts FROM files") == [("ingested", 0)] * 5
 
 
+def write_nasty_config(archive: Archive) -> Path:
+    """A catalogue that does what files are named; and crashes over all while there is what is given back."""
+    deadly = archive.directory / "deadly"
+    config = {"path": str(archive.directory / "kept"), "deadly": str(deadly)}
+    archive.write_config(
+        ingester={"catalogue": "tests.catalogues:NastyCatalogue", "config": config},
+        general={"retry": {"attempts": 1}},
+    )
+    return deadly
+
+
+def test_what_failed_over_a_broken_catalogue_one_by_one_is_ingested_once_it_is_mended(
+    archive: Archive,
+) -> None:
+    """No process sees more than one file fail."""
+    deadly = write_nasty_config(archive)
+    deadly.touch()
+    for number in range(3):
+        archive.deliver({b"%d.dat" % number: b"light"}, note=f"batch-{number}")
+        assert archive.once() == 3
+    assert rows(archive, "SELECT state, cause FROM files") == [("failed", "catalogue in doubt")] * 3
+    deadly.unlink()
+    archive.deliver({b"new.dat": b"light"}, note="batch-3")
+    assert archive.once() == 0
+    assert counts(archive) == {"ingested": 4}
+    again = "SELECT target FROM history WHERE reason LIKE 'tried once more%'"
+    assert rows(archive, again) == [("stored",)] * 3
+
+
+def test_a_file_that_is_bad_itself_is_tried_once_more_only_and_after_good_ones(archive: Archive) -> None:
+    write_nasty_config(archive)
+    archive.deliver({b"exit.dat": b"dark"})
+    assert archive.once() == 3
+    for night in range(2):
+        good = {b"%d/%d.dat" % (night, number): b"light" for number in range(3)}
+        archive.deliver(good, note=f"batch-{night}")
+        assert archive.once() == 3
+    assert rows(archive, "SELECT cause, attempts FROM files WHERE state = 'failed'") == [("crashed", 2)]
+    ingesting = (
+        "SELECT path FROM history JOIN files ON id = file_id WHERE target = 'ingesting' ORDER BY at, seq"
+    )
+    tried = [path for (path,) in rows(archive, ingesting)]
+    assert (len(tried), [place for place, path in enumerate(tried) if path == b"exit.dat"]) == (8, [0, 4])
+
+
 def test_files_that_the_catalogue_crashes_over_keep_no_good_ones_waiting(archive: Archive) -> None:
     nasty = {
         "catalogue": "tests.catalogues:NastyCatalogue",

@@ -53,9 +53,11 @@ def use_every_verb(ledger: Ledger) -> None:
     ledger.reschedule(5)
     ledger.bring_forward(NOW)
     assert ledger.next_due(SEND) is not None
+    ledger.once_more(SEND, "not readable", reason="why", now_ms=NOW)
     take(ledger, now_ms=NOW + 60_000)
     ledger.rescue(now_ms=NOW)
     batch = take(ledger, limit=1)
+    ledger.has_passed_since(SEND, replace(batch.entries[0], attempts=1))
     bring(ledger, batch, failed(batch.entries[0]))
     ledger.retry(paths=[b"1", b"d"], states=("failed", "conflict"), now_ms=NOW)
     ledger.retry(cause="x", now_ms=NOW)

@@ -1,6 +1,7 @@
 """Coming back to work: after a crash, by an operator's wish, or no more because the content is gone."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,32 @@ def test_no_next_try_lies_further_ahead_than_it_may(ledger: Ledger) -> None:
     assert ledger.bring_forward(NOW + 60_000) == 2
     assert ledger.bring_forward(NOW + 60_000) == 0
     assert ledger.next_due(SEND) == NOW + 60_000
+
+
+def test_what_is_spent_for_a_cause_is_tried_once_more_with_its_attempts_kept(ledger: Ledger) -> None:
+    fail(ledger, b"spent", cause="in doubt", attempts=3)
+    fail(ledger, b"other cause", attempts=3)
+    fail(ledger, b"not spent", cause="in doubt")
+    ledger.record([found(b"new")], now_ms=NOW)
+    assert ledger.once_more(SEND, "in doubt", reason="why", now_ms=LATER) == b"spent"
+    assert rows(ledger, "SELECT target, reason FROM history WHERE file_id = 1 ORDER BY seq DESC LIMIT 1") == [
+        ("found", "why")
+    ]
+    assert ledger.once_more(SEND, "in doubt", reason="why", now_ms=LATER) is None
+    tried = take(ledger, now_ms=LATER).entries
+    assert [(entry.path, entry.attempts) for entry in tried] == [(b"not spent", 1), (b"spent", 3)]
+
+
+@pytest.mark.parametrize(("seconds", "passed"), [(-1, False), (0, False), (1, True)])
+def test_what_has_passed_counts_from_the_first_failure_on(ledger: Ledger, seconds: int, passed: bool) -> None:
+    """It has failed before that as well, until somebody asked for another try."""
+    fail(ledger, b"a", attempts=2)
+    ledger.retry(now_ms=NOW)
+    ledger.record([found(b"good")], now_ms=LATER)
+    batch = take(ledger, now_ms=LATER)
+    bad, good = sorted(batch.entries, key=lambda entry: entry.path)
+    bring(ledger, replace(batch, entries=(bad, good)), failed(bad), now_ms=LATER)
+    batch = take(ledger, now_ms=LATER)
+    bring(ledger, batch, done(good, "delivered", "light"), now_ms=LATER + seconds * 1000)
+    bad = take(ledger, now_ms=LATER + 60_000).entries[0]
+    assert (bad.attempts, ledger.has_passed_since(SEND, bad)) == (1, passed)

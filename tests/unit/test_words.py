@@ -27,6 +27,7 @@ def test_every_state_has_a_word(state: str) -> None:
         ("failed", "ingestion failed", "FAILURE"),
         ("failed", "invalid", "INVALID"),
         ("failed", "crashed", "UNKNOWN"),
+        ("failed", "catalogue in doubt", "UNKNOWN"),
         ("ingested", "invalid", "SUCCESS"),
         ("backfilled", "", "BACKFILL"),
     ],
