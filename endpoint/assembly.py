@@ -1,5 +1,6 @@
 """How the parts of an endpoint manager are put together."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,6 +20,8 @@ from endpoint.lifecycle import ABSENT
 from endpoint.premises import Premises
 from endpoint.rsynclogs import RsyncLogs, Window
 
+log = logging.getLogger(__name__)
+
 
 def recipe(config: EndpointConfig, ledger: Ledger) -> ClerkRecipe:
     """What the workers are."""
@@ -29,6 +32,7 @@ def recipe(config: EndpointConfig, ledger: Ledger) -> ClerkRecipe:
 def assemble(config: EndpointConfig, means: Means) -> Iterator[Engine]:
     """The engine of an endpoint manager, watching its buffer for as long as the context lasts."""
     general, premises = config.general, _premises(config, means.ledger)
+    _warn_of_catalogue(premises)
     with nullcontext() if config.finder.reads_logs else Watch(premises.buffer) as watch:
         scanner = _source(config, premises)
         discovery = Discovery(
@@ -46,7 +50,20 @@ def assemble(config: EndpointConfig, means: Means) -> Iterator[Engine]:
 
 def _premises(config: EndpointConfig, ledger: Ledger) -> Premises:
     premises = Premises.of(config)
-    return replace(premises, grounds=familiar(premises.grounds, ledger))
+    return replace(premises, grounds=familiar(premises.grounds, ledger)).remembering(ledger.catalogue)
+
+
+def _warn_of_catalogue(premises: Premises) -> None:
+    """Say at once that a catalogue is gone, for it may take long until a file needs it."""
+    if premises.database is None or os.path.exists(premises.database):
+        return
+    from endpoint.catalogues.contract import CatalogueError
+    from endpoint.catalogues.loading import make
+
+    try:
+        make(premises.catalogue, premises.catalogue_config).version()
+    except CatalogueError as error:
+        log.error("%s; files wait until then: %s", error.message, error.hint)
 
 
 def _source(config: EndpointConfig, premises: Premises) -> Source:

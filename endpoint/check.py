@@ -3,10 +3,13 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from common.health import Check, Result, Subject, common_checks, directory, fail, goal, ok, warn
+from common.errors import LedgerError
+from common.health import Check, Result, Subject, common_checks, directory, fail, goal, is_there, ok, warn
+from common.ledger.reader import LedgerReader
 from endpoint.config import EndpointConfig
 from endpoint.lifecycle import LIFECYCLE
 from endpoint.manager import hint_for
@@ -66,9 +69,18 @@ def _canary(config: EndpointConfig) -> Iterator[Result]:
     # As the first start does: the catalogue may lie beside the ledger.
     config.ledger_path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield from fly(Premises.of(config))
+        yield from fly(_premises(config))
     except CatalogueError as error:
         yield fail("canary", error.message, error.hint)
+
+
+def _premises(config: EndpointConfig) -> Premises:
+    """The premises as the ledger knows them, if there is one that can be read."""
+    database = None
+    if is_there(config.ledger_path):
+        with suppress(LedgerError), LedgerReader.open(config.ledger_path) as reader:
+            database = reader.catalogue
+    return Premises.of(config).remembering(database)
 
 
 def _logs(config: EndpointConfig) -> Iterator[Result]:
@@ -101,7 +113,8 @@ def _catalogue(config: EndpointConfig) -> Iterator[Result]:
         yield ok("catalogue", "it will be created beside the ledger by the first start")
         return
     try:
-        with Host(config.catalogue, config.catalogue_config, timeout=_CATALOGUE) as host:
+        premises = _premises(config)
+        with Host(premises.catalogue, premises.catalogue_config, timeout=_CATALOGUE) as host:
             yield ok("catalogue", host.version())
     except CatalogueError as error:
         yield fail("catalogue", error.message, hint_for(config, error.hint))

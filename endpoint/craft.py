@@ -104,6 +104,8 @@ class Endpoint:
             self._gates[batch.step].succeed()
         if batch.step == INGEST:
             self._catalogue_is_well = any(map(_is_ingested, report.outcomes))
+            if self._catalogue_is_well:
+                self._note_catalogue()
             report = self._doubting(batch, report)
         notes = self._receipts.write(batch, report, now_ms())
         if batch.step == STORE:
@@ -157,6 +159,11 @@ class Endpoint:
         waiting = sum(total.files for total in self._ledger.totals() if total.state == INGEST.source)
         skip = int(max(1, min(waiting, _REACH)) ** random.random()) - 1
         return Claim(1, _UNBOUNDED, newest_first=True, skip=skip)
+
+    def _note_catalogue(self) -> None:
+        database = self._premises.database
+        if database is not None and database != self._ledger.catalogue:
+            self._ledger.note_catalogue(database)
 
     def _doubting(self, batch: Batch, report: Report) -> Report:
         """Files that are spent now, and since whose first failure nothing was ingested, wait in doubt.

@@ -29,6 +29,7 @@ class Ingestion:
         self._premises = premises
         self._host = host
         self._tell = tell
+        self._has_ingested = False
         self._include = tuple(re.compile(pattern) for pattern in premises.include)
         self._exclude = tuple(re.compile(pattern) for pattern in premises.exclude)
 
@@ -59,6 +60,9 @@ class Ingestion:
         for result in self._host.ingest(requests, failed_before=failed_before):
             entry = wanted[result.id]
             outcomes[entry.id] = _outcome(entry, result)
+            if result.verdict is Verdict.INGESTED and not self._has_ingested:
+                self._has_ingested = True
+                self._host.remake(self._premises.remembering(self._premises.database).catalogue_config)
             done += entry.fence.size
             self._tell("ingest", done)
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from common.files import Algorithm
@@ -63,6 +63,18 @@ class Premises:
             timeout=ingester.timeout,
             grounds=tuple(Ground.under(path) for path in (buffer, storage, staging) if path is not None),
         )
+
+    @property
+    def database(self) -> str | None:
+        """That of the embedded catalogue; None with another catalogue."""
+        path = self.catalogue_config.get("path")
+        return path if self.catalogue == "sqlite" and isinstance(path, str) else None
+
+    def remembering(self, database: str | None) -> "Premises":
+        """The same, but that no new catalogue is made in the place of one that files were ingested into."""
+        if database is None or database != self.database:
+            return self
+        return replace(self, catalogue_config={**self.catalogue_config, "create": False})
 
     @property
     def home(self) -> bytes:

@@ -130,6 +130,8 @@ class Ledger:
         points: dict[str, str] = json.loads(meta.get("mount_points", "{}"))
         self.mount_points = {os.fsencode(path): os.fsencode(point) for path, point in points.items()}
         """Where each directory of the manager before was mounted."""
+        self.catalogue: str | None = json.loads(meta.get("catalogue", "null"))
+        """The database of the endpoint's embedded catalogue that files were ingested into last."""
 
     @classmethod
     def open(
@@ -216,6 +218,14 @@ class Ledger:
         with self._transaction() as connection:
             connection.execute(_NOTE, ("mount_points", told))
         self.mount_points = dict(points)
+
+    @_patiently
+    def note_catalogue(self, database: str) -> None:
+        """Say which database the embedded catalogue is, now that something was ingested into it."""
+        # As above: a path may have any bytes.
+        with self._transaction() as connection:
+            connection.execute(_NOTE, ("catalogue", json.dumps(database)))
+        self.catalogue = database
 
     @_patiently
     def note_renewal(self, *, now_ms: int) -> None:

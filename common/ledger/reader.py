@@ -184,6 +184,8 @@ class LedgerReader:
         self.manager_kind = meta["manager"]
         """Whose ledger it is: ``handoff`` or ``endpoint``."""
         self.algorithm = cast(Algorithm | None, meta.get("algorithm"))
+        self.catalogue: str | None = json.loads(meta.get("catalogue", "null"))
+        """The database of the endpoint's embedded catalogue that files were ingested into last."""
 
     @classmethod
     def open(

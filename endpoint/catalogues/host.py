@@ -74,6 +74,10 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def remake(self, config: Mapping[str, object]) -> None:
+        """Make the catalogue from another configuration when its process starts the next time."""
+        self._config = dict(config)
+
     @property
     def pid(self) -> int | None:
         """Of the catalogue's process, while there is one."""

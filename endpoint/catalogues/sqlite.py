@@ -27,6 +27,7 @@ APPLICATION_ID = 0x64626263
 VERSION = 1
 """Of the schema."""
 
+_KEYS = ("path", "cards", "create")
 _AT_ONCE = 200
 """Files in a transaction; their results come after its commit."""
 _CHECKPOINT_PAGES = 4000
@@ -67,21 +68,24 @@ class _Examined:
 class SqliteCatalogue:
     """A database with a table of files and one of their headers' cards.
 
-    Its configuration: `path`, of the database; and `cards`, whether all cards are kept as well, which
-    they are. `patience`, in seconds, is for others who have it locked.
+    Its configuration: `path`, of the database; `create`, whether it is made where there is none; and `cards`,
+    whether all cards are kept as well: both are so. `patience`, in seconds, is for others who have it locked.
     """
 
     def __init__(self, config: Mapping[str, object], *, patience: float = 5.0) -> None:
-        for key in config.keys() - {"path", "cards"}:
-            near = get_close_matches(key, ("path", "cards"), n=1)
+        for key in config.keys() - set(_KEYS):
+            near = get_close_matches(key, _KEYS, n=1)
             raise ValueError(f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else ""))
-        path, cards = config.get("path"), config.get("cards", True)
+        path, cards, create = config.get("path"), config.get("cards", True), config.get("create", True)
         if not isinstance(path, str | Path) or not str(path):
             raise ValueError("path: must be the path of the catalogue's database")
         if not isinstance(cards, bool):
             raise ValueError("cards: must be true or false")
+        if not isinstance(create, bool):
+            raise ValueError("create: must be true or false")
         self._path = Path(path).expanduser()
         self._keeps_cards = cards
+        self._creates = create
         self._patience = patience
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -123,13 +127,9 @@ class SqliteCatalogue:
             with open(self._path, "rb", buffering=0) as file:
                 begin = file.read(100)
         except FileNotFoundError as error:
-            if self._path.parent.is_dir():
+            if self._creates and self._path.parent.is_dir():
                 return
-            # Made by us, it would hide a name that is mistyped, or a disk that is not mounted.
-            raise CatalogueError(
-                f"{self._path.parent}, which the catalogue lies in, is no directory",
-                "make it, mount its disk, or correct ingester.config.path",
-            ) from error
+            raise _missing(self._path) from error
         except OSError as error:
             raise _unwritable(self._path, str(error.strerror)) from error
         if not begin or Path(f"{self._path}-journal").exists():  # new, or its making was cut short
@@ -192,7 +192,7 @@ class SqliteCatalogue:
         if self._found() != self._file:
             raise CatalogueError(
                 f"{self._path}: was moved, removed or replaced while it was open",
-                "what lies there now is opened in its place, or a new one made",
+                "bring it back; what lies there now is opened in its place",
             )
         return results
 
@@ -336,6 +336,19 @@ def _meaning(path: Path, error: sqlite3.Error) -> CatalogueError:
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return _corrupt(path, str(error))
     return CatalogueError(f"{path}: {error} ({name or type(error).__name__})", "see whether the disk is well")
+
+
+def _missing(path: Path) -> CatalogueError:
+    if path.parent.is_dir():
+        return CatalogueError(
+            f"{path}: is not there, and a new one would lack what was ingested before",
+            "bring it back, or a copy, or mount its disk; an empty file there becomes a new one",
+        )
+    # Made by us, it would hide a name that is mistyped, or a disk that is not mounted.
+    return CatalogueError(
+        f"{path.parent}, which the catalogue lies in, is no directory",
+        "make it, mount its disk, or correct ingester.config.path",
+    )
 
 
 def _unwritable(path: Path, reason: str) -> CatalogueError:

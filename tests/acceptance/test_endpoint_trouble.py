@@ -1,5 +1,6 @@
 """What keeps all files of an endpoint waiting costs none of them an attempt, and is over by itself."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -68,6 +69,42 @@ def test_a_corrupt_catalogue_is_told_and_left_as_it_is(archive: Archive) -> None
         assert "catalogue.db" in eventually(lambda: paused(archive))
         assert archive.catalogue.read_bytes() == bad
         archive.catalogue.write_bytes(good)
+        assert_spared(archive, content)
+        assert manager.stop() == 0
+
+
+def test_a_catalogue_that_was_moved_away_is_not_made_anew(archive: Archive) -> None:
+    content = archive.deliver({b"first.dat": b"light"})
+    assert archive.once() == 0
+    aside = archive.catalogue.rename(archive.directory / "aside")
+    told = f"{archive.catalogue}: is not there"
+    checked = json.loads(archive.command("check", archive.config, "--canary", "--json").stdout)["results"]
+    assert [one["name"] for one in checked if told in one["detail"]] == ["catalogue", "canary"]
+    with Run(archive) as manager:
+        eventually(lambda: told in manager.said)
+        content |= archive.deliver({b"%d.dat" % number: b"dark" for number in range(3)}, note=None)
+        assert told in eventually(lambda: paused(archive))
+        assert not archive.catalogue.exists()
+        aside.rename(archive.catalogue)
+        assert_spared(archive, content)
+        assert manager.stop() == 0
+
+
+def test_a_catalogue_that_is_moved_away_from_the_manager_that_made_it_is_not_made_anew(
+    archive: Archive,
+) -> None:
+    content = archive.deliver({b"first.dat": b"light"})
+    with Run(archive) as manager:
+        eventually(lambda: counts(archive) == {"ingested": 1})
+        aside = archive.directory / "aside"
+        aside.mkdir()
+        for file in archive.directory.glob("catalogue.db*"):
+            file.rename(aside / file.name)
+        content |= archive.deliver({b"%d.dat" % number: b"dark" for number in range(3)}, note=None)
+        eventually(lambda: "is not there" in paused(archive))
+        assert not archive.catalogue.exists()
+        for file in aside.iterdir():
+            file.rename(archive.directory / file.name)
         assert_spared(archive, content)
         assert manager.stop() == 0
 

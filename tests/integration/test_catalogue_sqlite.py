@@ -60,6 +60,18 @@ def test_nothing_is_called_ingested_into_a_database_that_was_moved_away(
         list(catalogue.ingest([request(tmp_path, b"a.txt")]))
 
 
+def test_where_none_is_to_be_made_an_empty_file_alone_becomes_a_catalogue(path: Path, tmp_path: Path) -> None:
+    catalogue = SqliteCatalogue({"path": str(path), "create": False})
+    for ask_it in (catalogue.version, catalogue.open):
+        with pytest.raises(CatalogueError, match="is not there, and a new one would lack"):
+            ask_it()
+    assert not path.exists()
+    path.touch()
+    catalogue.open()
+    assert list(catalogue.ingest([request(tmp_path, b"a.txt")])) == [Result(1, Verdict.INGESTED)]
+    catalogue.close()
+
+
 def test_a_known_instruments_file_is_translated(
     catalogue: SqliteCatalogue, tmp_path: Path, path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def use_every_verb(ledger: Ledger) -> None:
     """A history that runs every statement of the writer."""
     ledger.choose_algorithm("sha256")
     ledger.note_mount_points({b"/data": b"/"})
+    ledger.note_catalogue("/data/catalogue.db")
     ledger.record([found(b"%d" % number) for number in range(20)], now_ms=NOW)
     batch = take(ledger, limit=8, newest_first=True, bulky=False)
     a, b, c, d, e, *_ = batch.entries
