@@ -80,7 +80,7 @@ def landing_of(entry: Entry, outcome: Outcome | None, verdict: Verdict) -> Landi
     if outcome is None:
         return _back(entry, verdict, verdict.report.error)
     if entry.checksum and outcome.checksum and outcome.checksum != entry.checksum:
-        return _replaced(entry, verdict)
+        return _replaced(entry, entry.checksum, outcome.checksum, verdict)
     learned = outcome.checksum if entry.checksum is None else None
     fence = outcome.fence or entry.fence
     if isinstance(outcome, Done):
@@ -135,9 +135,14 @@ def _failed(entry: Entry, failure: Failure, verdict: Verdict) -> Landing:
     )
 
 
-def _replaced(entry: Entry, verdict: Verdict) -> Landing:
-    """An entry is a version, and keeps its digest; that content is gone, and the next scan finds the new."""
+def _replaced(entry: Entry, known: Checksum, found: Checksum, verdict: Verdict) -> Landing:
+    """An entry is a version, and keeps its digest; that content is gone, and the next scan finds the new.
+
+    So it does where the content is the same, and somebody wants another kind of digest of it.
+    """
     reason = "another version has taken its place"
+    if found.algorithm != known.algorithm:
+        reason = f"goes on as another entry, with its digest by {found.algorithm}"
     if (verdict.batch.step.working, VANISHED) not in verdict.states.moves:
         return _back(entry, verdict, reason)
     return Landing(VANISHED, settled=True, fence=entry.fence, reason=reason)

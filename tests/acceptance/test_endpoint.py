@@ -1,5 +1,6 @@
 """The endpoint manager at its ordinary work: what arrives is verified, stored and ingested, each once."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -201,8 +202,6 @@ def test_what_is_stored_is_not_rejected_for_the_note_of_a_newcomer(archive: Arch
 
 
 def test_a_note_may_use_another_algorithm(archive: Archive) -> None:
-    import hashlib
-
     content = {b"a.dat": b"light"}
     archive.deliver(content, algorithm="blake2b", digest=hashlib.blake2b(b"light").hexdigest())
     assert archive.once() == 0
@@ -211,8 +210,6 @@ def test_a_note_may_use_another_algorithm(archive: Archive) -> None:
 
 
 def test_a_duplicate_by_another_algorithm_is_accounted_for_and_told(archive: Archive) -> None:
-    import hashlib
-
     content = archive.deliver({b"a.dat": b"light"}, note=None)
     assert archive.once() == 0
     archive.deliver(content, algorithm="blake2b", digest=hashlib.blake2b(b"light").hexdigest())
@@ -250,6 +247,21 @@ def test_a_duplicate_may_be_kept(archive: Archive) -> None:
     assert counts(archive) == {"ingested": 1, "duplicate": 1}
     assert files_below(archive.buffer) == content
     assert len(story(archive, b"a.dat")[1]) == 3
+
+
+def test_a_conflict_that_is_tried_again_by_another_algorithm_says_so(archive: Archive) -> None:
+    archive.deliver({b"a.dat": b"light"})
+    assert archive.once() == 0
+    archive.deliver({b"a.dat": b"other"}, note=None)
+    assert archive.once() == 3
+    digest = hashlib.blake2b(b"other").hexdigest()
+    archive.note("batch-1", line(b"a.dat", b"other") | {"algorithm": "blake2b", "digest": digest})
+    assert archive.command("retry", archive.config, "--cause", "conflict").exit_code == 0
+    assert archive.once() == 3
+    assert rows(archive, "SELECT state, algorithm, reason FROM files WHERE id > 1") == [
+        ("vanished", "sha256", "goes on as another entry, with its digest by blake2b"),
+        ("conflict", "blake2b", f"a.dat: {archive.storage}/a.dat has other content; neither was touched"),
+    ]
 
 
 def test_other_content_under_a_stored_name_is_a_conflict_and_nothing_else_waits(archive: Archive) -> None:
