@@ -28,6 +28,8 @@ _OF_LOGS = {"source", "day", "past_days", "future_days", "delay", "extension"}
 """Keys of the finder that a scan has no use for."""
 
 _STORAGE: Key = ("endpoint", "storage")
+_CATALOGUE: Key = ("ingester", "catalogue")
+_OF_CATALOGUE: Key = ("ingester", "config")
 _OF_OODS = "# What an OODS configuration means; as one of endmgr's own, it would need a storage.\n"
 
 Directories = Annotated[tuple[LocalPath, ...], BeforeValidator(empty_list)]
@@ -255,6 +257,28 @@ def endangered(document: Document, origin: Origin, directories: Key, base: Path)
                     yield (*directories, position), f"must not contain {name} ({path})"
 
 
+def refused(document: Document) -> Iterator[tuple[Key, str]]:
+    """What the catalogue does not want of its configuration, if it comes along with the manager.
+
+    A third party's may take long to import: `check` and `start` ask it.
+    """
+    name, config = document.value(_CATALOGUE, "sqlite"), typed(document.value(_OF_CATALOGUE))
+    name = null_by_name(name)
+    if not isinstance(name, str) or not isinstance(config, dict) or (name == "sqlite" and not config):
+        return
+    if name == "sqlite" and isinstance(config.get("path", ""), str):
+        # It lies beside the ledger, or its path is looked at as all paths are.
+        config = {**config, "path": "somewhere"}
+    from endpoint.catalogues.loading import BUILT_IN, find
+
+    if name in BUILT_IN:
+        try:
+            find(name)(config)
+        except ValueError as error:
+            key, _, message = str(error).partition(": ")
+            yield (*_OF_CATALOGUE, *key.split(".")), message
+
+
 def _kept(document: Document, origin: Origin) -> Iterator[tuple[str, Path]]:
     yield "this configuration", Path(os.path.realpath(origin.file))
     with suppress(ValueError):
@@ -273,3 +297,4 @@ def _problems(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:
         yield _STORAGE, "is required"
     yield from intrusions(document, origin, ("endpoint", "buffer"), [_STORAGE, ("endpoint", "staging")])
     yield from endangered(document, origin, ("cleaner", "directories"), origin.directory)
+    yield from refused(document)

@@ -26,6 +26,7 @@ from endpoint.config import (
     IngesterConfig,
     endangered,
     null_by_name,
+    refused,
 )
 from endpoint.config import load as load_own
 
@@ -255,6 +256,8 @@ def _problems(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:
         if path and buffer and (path == buffer or buffer in path.parents):
             yield key, overlap(path, buffer, dotted(_BUFFER)) or ""
     yield from endangered(document, origin, ("cacheCleaner", "directories"), base)
+    if ("ingester", "catalogue") in document.lines:
+        yield from refused(document)
 
 
 def _wanted(document: Document) -> Iterator[tuple[Key, str]]:

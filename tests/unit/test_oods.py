@@ -175,6 +175,11 @@ def test_a_catalogue_of_ours_may_stand_in_the_place_of_butler(path: Path) -> Non
     assert config.endpoint.storage is None
 
 
+def test_what_a_catalogue_of_ours_does_not_want_is_told(path: Path) -> None:
+    text = "ingester: {directories: [/data/buffer], catalogue: butler, config: {repo: repo}}\n"
+    assert problems(path, text) == ["1: ingester.config.repo: must be an absolute path, not repo"]
+
+
 def test_delivery_notes_are_read_where_it_says_where_they_are(path: Path) -> None:
     config = loaded(path, RELEASED.replace("    batchSize:", "    staging: /data/staging\n    batchSize:"))
     assert config.endpoint.staging == Path("/data/staging")

@@ -51,7 +51,10 @@ class Settings:
 def _path(key: str, value: object) -> Path:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{key}: must be a path")
-    path = Path(value).expanduser()
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{key}: {value}: nobody knows whose home directory that is") from error
     if not path.is_absolute():
         raise ValueError(f"{key}: must be an absolute path, not {value}")
     if set(value) & set("#%?"):
