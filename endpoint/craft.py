@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _UNBOUNDED = 1 << 62
 _ONCE_MORE = "tried once more, for the catalogue has ingested another file since"
+_REST = 10.0
+"""So many times as long as a file took that was tried once more in vain, no other one is."""
 _REACH = 10_000
 """Of so many files that wait one is chosen to see whether the catalogue is well."""
 
@@ -54,6 +56,8 @@ class Endpoint:
         }
         self._catalogue_is_well = False
         """Whether the last batch had a file that it ingested."""
+        self._once_more_from = 0.0
+        """When a file may be tried once more."""
         self._mishaps = Mishaps()
         self._receipts = Receipts(means.ledger, premises.staging)
         self._retirement = Retirement(means.ledger, premises.staging)
@@ -80,7 +84,10 @@ class Endpoint:
         if self._disks.lacks_room_for_ledger or not gate.lets_through(is_running=bool(running), now=now):
             return None
         if step == INGEST:
-            return self._may_ingest(worker, running, on_trial=gate.is_on_trial)
+            may_try = self._catalogue_is_well and not running and now >= self._once_more_from
+            if may_try and not gate.is_on_trial:
+                self._have_one_tried_once_more()
+            return self._may_ingest(worker, on_trial=gate.is_on_trial)
         bulky = None if self._may_be_bulky(worker, in_flight) else False
         if step == STORE:
             claim = self._may_store(running, now)
@@ -103,10 +110,7 @@ class Endpoint:
         elif any(batch.step != INGEST or not _may_pass(outcome) for outcome in report.outcomes):
             self._gates[batch.step].succeed()
         if batch.step == INGEST:
-            self._catalogue_is_well = any(map(_is_ingested, report.outcomes))
-            if self._catalogue_is_well:
-                self._note_catalogue()
-            report = self._doubting(batch, report)
+            report = self._learn_of_catalogue(batch, report, now)
         notes = self._receipts.write(batch, report, now_ms())
         if batch.step == STORE:
             # A note is needed until its last file is stored, or is seen to be, as duplicates are.
@@ -146,14 +150,12 @@ class Endpoint:
     def hopeful(self) -> bool:
         return any(gate.is_hopeful for gate in self._gates.values())
 
-    def _may_ingest(self, worker: int, running: Sequence[Batch], *, on_trial: bool) -> Claim | None:
+    def _may_ingest(self, worker: int, *, on_trial: bool) -> Claim | None:
         """Only some of the workers keep a catalogue."""
         ingester = self._config.ingester
         if worker >= ingester.num_workers:
             return None
         if not on_trial:
-            if self._catalogue_is_well and not running:
-                self._have_one_tried_once_more()
             return Claim(ingester.batch_size, _UNBOUNDED)
         # The oldest may be those that the catalogue fails over: one of all that wait, and rather a new one.
         waiting = sum(total.files for total in self._ledger.totals() if total.state == INGEST.source)
@@ -164,6 +166,15 @@ class Endpoint:
         database = self._premises.database
         if database is not None and database != self._ledger.catalogue:
             self._ledger.note_catalogue(database)
+
+    def _learn_of_catalogue(self, batch: Batch, report: Report, now: float) -> Report:
+        """Note whether it is well; the report, with what is in doubt if it is not."""
+        self._catalogue_is_well = any(map(_is_ingested, report.outcomes))
+        if self._catalogue_is_well:
+            self._note_catalogue()
+        elif any(entry.attempts >= self._config.general.retry.attempts for entry in batch.entries):
+            self._once_more_from = now + _REST * sum(report.phases.values())
+        return self._doubting(batch, report)
 
     def _doubting(self, batch: Batch, report: Report) -> Report:
         """Files that are spent now, and since whose first failure nothing was ingested, wait in doubt.
