@@ -22,10 +22,10 @@ from common.lifecycle import Step
 from common.mishaps import Mishaps, tell
 from common.pool import Crash
 from common.tasks import Chore, Identify
-from common.wording import path as shown
 from endpoint.cleaner import Cleaner, Rules
 from endpoint.config import EndpointConfig
-from endpoint.lifecycle import ABSENT, IN_DOUBT, INGEST, STORE, STORED, VERIFY
+from endpoint.doubt import Doubt, is_ingested
+from endpoint.lifecycle import ABSENT, INGEST, STORE, STORED, VERIFY
 from endpoint.premises import Premises
 from endpoint.receipts import Receipts
 from endpoint.retirement import Retirement
@@ -34,9 +34,6 @@ from endpoint.verification import Findings
 log = logging.getLogger(__name__)
 
 _UNBOUNDED = 1 << 62
-_ONCE_MORE = "tried once more, for the catalogue has ingested another file since"
-_REST = 10.0
-"""So many times as long as a file took that was tried once more in vain, no other one is."""
 _REACH = 10_000
 """Of so many files that wait one is chosen to see whether the catalogue is well."""
 
@@ -54,10 +51,7 @@ class Endpoint:
             STORE: Gate("verified files wait in the buffer", "storage takes files again"),
             INGEST: Gate("stored files wait", "the catalogue takes files again", most=10.0),
         }
-        self._catalogue_is_well = False
-        """Whether the last batch had a file that it ingested."""
-        self._once_more_from = 0.0
-        """When a file may be tried once more."""
+        self._doubt = Doubt(means.ledger, config.general.retry.attempts)
         self._mishaps = Mishaps()
         self._receipts = Receipts(means.ledger, premises.staging)
         self._retirement = Retirement(means.ledger, premises.staging)
@@ -84,9 +78,8 @@ class Endpoint:
         if self._disks.lacks_room_for_ledger or not gate.lets_through(is_running=bool(running), now=now):
             return None
         if step == INGEST:
-            may_try = self._catalogue_is_well and not running and now >= self._once_more_from
-            if may_try and not gate.is_on_trial:
-                self._have_one_tried_once_more()
+            if not gate.is_on_trial:
+                self._doubt.retry_one(running, now)
             return self._may_ingest(worker, on_trial=gate.is_on_trial)
         bulky = None if self._may_be_bulky(worker, in_flight) else False
         if step == STORE:
@@ -110,7 +103,9 @@ class Endpoint:
         elif any(batch.step != INGEST or not _may_pass(outcome) for outcome in report.outcomes):
             self._gates[batch.step].succeed()
         if batch.step == INGEST:
-            report = self._learn_of_catalogue(batch, report, now)
+            if any(map(is_ingested, report.outcomes)):
+                self._note_catalogue()
+            report = self._doubt.learn(batch, report, now)
         notes = self._receipts.write(batch, report, now_ms())
         if batch.step == STORE:
             # A note is needed until its last file is stored, or is seen to be, as duplicates are.
@@ -166,42 +161,6 @@ class Endpoint:
         database = self._premises.database
         if database is not None and database != self._ledger.catalogue:
             self._ledger.note_catalogue(database)
-
-    def _learn_of_catalogue(self, batch: Batch, report: Report, now: float) -> Report:
-        """Note whether it is well; the report, with what is in doubt if it is not."""
-        self._catalogue_is_well = any(map(_is_ingested, report.outcomes))
-        if self._catalogue_is_well:
-            self._note_catalogue()
-        elif any(entry.attempts >= self._config.general.retry.attempts for entry in batch.entries):
-            self._once_more_from = now + _REST * sum(report.phases.values())
-        return self._doubting(batch, report)
-
-    def _doubting(self, batch: Batch, report: Report) -> Report:
-        """Files that are spent now, and since whose first failure nothing was ingested, wait in doubt.
-
-        One that was tried once more has one attempt more than there are, and is in doubt no longer.
-        """
-        last = {e.id: e for e in batch.entries if e.attempts + 1 == self._config.general.retry.attempts}
-
-        def doubted(outcome: Outcome) -> Outcome:
-            entry = last.get(outcome.entry_id)
-            if entry is None or not _is_blamed(outcome) or self._ledger.has_passed_since(INGEST, entry):
-                return outcome
-            hint = f"{outcome.failure.hint}; it is tried once more when another file has been ingested"
-            return replace(outcome, failure=replace(outcome.failure, cause=IN_DOUBT, hint=hint))
-
-        return replace(report, outcomes=tuple(map(doubted, report.outcomes)))
-
-    def _have_one_tried_once_more(self) -> None:
-        """One at a time, and only while nothing else waits: it may be at fault after all, and take long."""
-        totals = self._ledger.totals()
-        if any(total.state == INGEST.source and total.files for total in totals):
-            return
-        self._catalogue_is_well = False
-        if any(total.cause == IN_DOUBT for total in totals):
-            path = self._ledger.once_more(INGEST, IN_DOUBT, reason=_ONCE_MORE, now_ms=now_ms())
-            if path is not None:
-                log.info("%s: %s", shown(path), _ONCE_MORE)
 
     def _may_store(self, running: Sequence[Batch], now: float) -> Claim | None:
         lack = self._disks.lack()
@@ -286,15 +245,6 @@ def _rules(config: EndpointConfig, premises: Premises) -> Rules:
 def _may_pass(outcome: Outcome) -> bool:
     """Whether it is a failure that may be the fault of the catalogue as well as that of the file."""
     return isinstance(outcome, Failed) and outcome.failure.transient
-
-
-def _is_blamed(outcome: Outcome) -> TypeGuard[Failed]:
-    """Whether the file alone is held to be at fault, though that may pass."""
-    return isinstance(outcome, Failed) and outcome.failure.scope is Scope.FILE and outcome.failure.transient
-
-
-def _is_ingested(outcome: Outcome) -> bool:
-    return isinstance(outcome, Done) and outcome.state == INGEST.target
 
 
 def _is_in_storage(version: Version, found: Checksum | None) -> bool:
