@@ -323,6 +323,8 @@ def _head(status: Status) -> Table:
         head.add_row(" endpoint", _endpoint(status.endpoint, status))
     if status.manager.paused:
         head.add_row(" paused", Text(wording.text(status.manager.paused), style="bold yellow"))
+    if status.manager.was_paused:
+        head.add_row(" paused", Text(f"before it ended: {wording.text(status.manager.was_paused)}"))
     if status.oldest_waiting is not None:
         head.add_row(
             " waiting",

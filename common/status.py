@@ -36,6 +36,8 @@ class ManagerState:
     version: str = ""
     paused: str = ""
     """Why it takes no new work, when it does not."""
+    was_paused: str = ""
+    """Of one that does not run: why it took none when it was last seen alive."""
     renewed_ms: int | None = None
     """When it read its configuration again; None: not since its start, or it does not run."""
 
@@ -272,6 +274,7 @@ def _manager(row: ManagerRow | None, renewed_at: int | None, holder: int | None,
         heartbeat_age=max(0.0, (now_ms - row.heartbeat_at) / 1000),
         version=row.version,
         paused=row.paused if running else "",
+        was_paused="" if running else row.paused,
         renewed_ms=renewed_at if running and (renewed_at or 0) > row.started_at else None,
     )
 
@@ -389,6 +392,7 @@ def as_json(status: Status) -> dict[str, object]:
             "heartbeat_age_seconds": manager.heartbeat_age,
             "version": manager.version,
             "paused": manager.paused,
+            "was_paused": manager.was_paused,
             "configuration_read_again": json_moment(manager.renewed_ms),
         },
         "states": _counts(status.states),

@@ -108,6 +108,10 @@ def test_markup_in_a_name_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) 
         (ManagerState(True, 7, NOW - 60_000, 42.0), "● running for 1 min"),
         (ManagerState(True, 7, NOW - 60_000, 42.0), "silent for 42 s"),
         (ManagerState(True, 7, NOW - 60_000, 0.1, paused="the buffer is full"), "the buffer is full"),
+        (
+            ManagerState(False, None, NOW - 60_000, 60.0, was_paused="the disk is full"),
+            "paused    before it ended: the disk is full",
+        ),
         (ManagerState(True, 7, NOW - 60_000, 0.1, renewed_ms=NOW), ", reloaded 20"),
     ],
 )

@@ -128,6 +128,14 @@ def test_of_a_dead_manager_the_last_sign_of_life_is_told_and_no_more(ledger_path
     assert (status.disks[0].total_bytes or 0) > 1_000
 
 
+def test_of_a_manager_that_has_ended_it_is_told_what_it_waited_for(ledger_path: Path, scene: Scene) -> None:
+    _fill(ledger_path, replace(ROW, paused="the disk is full"))
+    ended = _status(ledger_path, scene, holder=None).manager
+    assert (ended.paused, ended.was_paused) == ("", "the disk is full")
+    running = _status(ledger_path, scene, holder=4711).manager
+    assert (running.paused, running.was_paused) == ("the disk is full", "")
+
+
 def test_what_a_silent_manager_said_of_its_surroundings_is_not_told_as_news(
     ledger_path: Path, scene: Scene
 ) -> None:
@@ -190,6 +198,7 @@ def test_the_json_has_all_that_the_contract_names(ledger_path: Path, scene: Scen
         "heartbeat_age_seconds": 0.4,
         "version": "0.1.0",
         "paused": "",
+        "was_paused": "",
         "configuration_read_again": None,
     }
     assert told["states"]["sending"] == {"files": 1, "bytes": 300}
