@@ -419,14 +419,20 @@ class Commands(Generic[Config]):
         places = kind.places(loaded)
         named = self._meant(loaded, path, places)
         with self._reader(loaded) as reader:
-            if reader is None or not (versions := reader.history(named)):
-                start = (
-                    "" if holder(loaded.ledger_path) is not None else f"{kind.program} start {_word(config)}"
-                )
-                raise _unknown(named, places, start)
             is_running = holder(loaded.ledger_path) is not None
+            if reader is None or not (versions := reader.history(named)):
+                raise _unknown(named, places, "" if is_running else f"{kind.program} start {_word(config)}")
             obstacle = story.obstacle(reader, kind.program, is_running=is_running)
-        told = story.tell(kind.program, named, versions, kind.lifecycle, _now_ms(), obstacle, _word(config))
+        told = story.tell(
+            kind.program,
+            named,
+            versions,
+            kind.lifecycle,
+            _now_ms(),
+            obstacle,
+            _word(config),
+            is_running=is_running,
+        )
         screen = self._screen()
         screen.say_json(story.as_json(told)) if as_json else screen.story(told)
 

@@ -37,6 +37,8 @@ def tell(
     now_ms: int,
     obstacle: str = "",
     config: str = "CONFIG",
+    *,
+    is_running: bool = True,
 ) -> Story:
     """The story of a path's versions.
 
@@ -51,7 +53,8 @@ def tell(
     def chapter(version: VersionStory) -> Chapter:
         is_due = version.due_at is not None
         hint = advice(program, config, version.state, version.cause, is_due=is_due, example=path, single=True)
-        return Chapter(version, waits_for(version, program, lifecycle, now_ms, obstacle), hint)
+        waiting = waits_for(version, program, lifecycle, now_ms, obstacle, is_running=is_running)
+        return Chapter(version, waiting, hint)
 
     return Story(program, path, now_ms, tuple(map(chapter, versions)))
 
@@ -65,7 +68,13 @@ def obstacle(reader: LedgerReader, program: str, *, is_running: bool) -> str:
 
 
 def waits_for(
-    version: VersionStory, program: str, lifecycle: Lifecycle, now_ms: int, obstacle: str = ""
+    version: VersionStory,
+    program: str,
+    lifecycle: Lifecycle,
+    now_ms: int,
+    obstacle: str = "",
+    *,
+    is_running: bool = True,
 ) -> str:
     """Why it is where it is and what takes it further, in one sentence."""
     state, reason = version.state, f": {version.reason}" if version.reason else ""
@@ -73,6 +82,8 @@ def waits_for(
         return "nothing: it is through"
     if state == VANISHED:
         return f"its content to come back{reason}"
+    if state in lifecycle.resume and not is_running:
+        return f"its batch to be resumed: {obstacle}"
     if state in lifecycle.resume:
         return f"the end of its batch, that is {state} now"
     if state == FAILED and version.due_at is not None:

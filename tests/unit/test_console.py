@@ -315,6 +315,11 @@ def test_a_story_says_what_keeps_all_files_waiting(state: str, due_at: int | Non
     assert story.waits_for(version, "hdfmgr", LIFECYCLE, NOW, "it is paused") == told
 
 
+def test_a_file_that_a_killed_manager_had_in_flight_waits_for_the_next_one() -> None:
+    told = story.waits_for(_version("sending"), "hdfmgr", LIFECYCLE, NOW, "it is killed", is_running=False)
+    assert told == "its batch to be resumed: it is killed"
+
+
 def test_a_story_in_json_names_odd_paths_exactly() -> None:
     told = story.as_json(story.tell("hdfmgr", b"\xff", (_version("held"),), LIFECYCLE, NOW))
     assert json.loads(json.dumps(told))["path"] == {"base64": "/w=="}
