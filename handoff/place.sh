@@ -170,7 +170,11 @@ move() {
 }
 
 enter_tree() {
-  cd "$staging/$batch" 2>/dev/null || return
+  if ! cd "$staging/$batch" 2>/dev/null; then
+    # It may be that nothing arrived. If staging itself is gone, that says nothing of the files.
+    cd "$staging" 2>/dev/null || fail staging "$(stat -- "$staging/." 2>&1)"
+    return 1
+  fi
   if [ "$layout" = numbered ]; then
     moves move
     cd tree 2>/dev/null || return

@@ -1,6 +1,7 @@
 """Whatever happens to a visit, the buffer never shows half a file, nor one that nobody will know of."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,16 @@ def test_a_buffer_that_is_gone_is_the_endpoint_s_failure(tmp_path: Path) -> None
         RemoteError, match=r"the endpoint's buffer can't be entered: .*No such file"
     ) as caught:
         endpoint.place(endpoint.stage(GOOD))
+    assert caught.value.failure.scope is Scope.ENDPOINT
+    assert caught.value.failure.cause == "endpoint directory missing"
+
+
+def test_a_staging_that_is_gone_is_the_endpoint_s_failure(tmp_path: Path) -> None:
+    endpoint = Endpoint(tmp_path)
+    expected = endpoint.stage(GOOD)
+    shutil.rmtree(endpoint.staging)
+    with pytest.raises(RemoteError) as caught:
+        endpoint.place(expected)
     assert caught.value.failure.scope is Scope.ENDPOINT
     assert caught.value.failure.cause == "endpoint directory missing"
 
