@@ -57,12 +57,15 @@ def tell(batch: Batch, report: Report) -> None:
         size(batch.bytes),
         duration(seconds),
     )
-    paths = {entry.id: entry.path for entry in batch.entries}
+    paths = {entry.id: shown(entry.path) for entry in batch.entries}
     for outcome in report.outcomes:
+        path = paths[outcome.entry_id]
         if isinstance(outcome, Failed) and outcome.failure.scope is Scope.FILE:
-            log.warning("failed: %s", "; ".join(filter(None, (outcome.failure.reason, outcome.failure.hint))))
+            # What a program said of the whole transfer names no file, or another one.
+            reason = outcome.failure.reason
+            named = reason if reason.startswith((f"{path}: ", f"{path} ")) else f"{path}: {reason}"
+            log.warning("failed: %s", "; ".join(filter(None, (named, outcome.failure.hint))))
         elif isinstance(outcome, Done) and outcome.state != batch.step.target:
-            path = shown(paths[outcome.entry_id])
             log.warning("%s: %s: %s", outcome.state, path, outcome.reason.removeprefix(f"{path}: "))
 
 
