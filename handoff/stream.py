@@ -124,4 +124,4 @@ def _failure(said: Said) -> Failure | None:
         return None
     # A filesystem that knows no modes or times takes what the files hold all the same.
     of_content = [line for line in said.done.stderr_lines if not line.startswith(("touch: ", "chmod: "))]
-    return endpoint_failure(of_content) or incomplete(said.done.stderr_lines)
+    return endpoint_failure(of_content) or incomplete(of_content or said.done.stderr_lines)

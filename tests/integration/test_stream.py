@@ -118,11 +118,25 @@ def test_times_arrive_to_the_nanosecond(ends: Ends, time_ns: int) -> None:
 
 
 def test_an_endpoint_with_an_old_dd_takes_it_as_well(tmp_path: Path) -> None:
-    stand_in = tmp_path / "bin" / "dd"
-    stand_in.parent.mkdir()
-    stand_in.write_text("#!/bin/sh\necho \"dd: invalid input flag: 'count_bytes'\" >&2; exit 1\n")
-    stand_in.chmod(0o755)
-    shell = f"env PATH={stand_in.parent}:/usr/bin:/bin /bin/sh"
+    shell = _with_failing(tmp_path, "dd", "dd: invalid input flag: 'count_bytes'")
     with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
         assert ends.send(write(ends, a=os.urandom(300_001), b=b"", c=b"light")).failure is None
         assert ends.arrived == files_below(ends.buffer)
+
+
+def test_a_time_that_cannot_be_set_hides_no_greater_trouble(tmp_path: Path) -> None:
+    shell = _with_failing(tmp_path, "touch", "touch: setting times: Operation not permitted")
+    with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
+        (ends.batch / "b").mkdir(parents=True)
+        failure = ends.send(write(ends, a=b"light", b=b"light")).failure
+        assert failure is not None
+        assert "./b" in failure.reason
+
+
+def _with_failing(directory: Path, program: str, message: str) -> str:
+    """A shell for which a program says this and fails."""
+    stand_in = directory / "bin" / program
+    stand_in.parent.mkdir()
+    stand_in.write_text(f'#!/bin/sh\necho "{message}" >&2; exit 1\n')
+    stand_in.chmod(0o755)
+    return f"env PATH={stand_in.parent}:/usr/bin:/bin /bin/sh"
