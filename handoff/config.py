@@ -167,6 +167,8 @@ class HandoffConfig(Section):
         commands, given = self.endpoint.commands, self.endpoint.model_fields_set
         if commands.transfer and "transfer" in given:
             told.append("endpoint.transfer: is not used beside endpoint.commands.transfer")
+        if commands.transfer and self.general.bandwidth:
+            told.append("general.bandwidth: is not kept by endpoint.commands.transfer; limit it there")
         if commands.remote and "ssh" in given:
             told.append("endpoint.ssh: is not used beside endpoint.commands.remote")
         return tuple(told)

@@ -450,11 +450,13 @@ def test_what_is_ignored_is_noted(loaded: Load) -> None:
         "ssh: {port: 22}",
         "commands: {transfer: 'scp {file} {user}@{host}:{dest}', remote: 'ssh {host} {command}'}",
     )
-    notes = loaded(text + "logging: {rotate: SIZE, format: '%(name)s'}\n").notes()
+    text += "logging: {rotate: SIZE, format: '%(name)s'}\ngeneral: {bandwidth: 5MB/s}\n"
+    notes = loaded(text).notes()
     assert [note.partition(":")[0] for note in notes] == [
         "logging.format",
         "logging.rotate",
         "endpoint.transfer",
+        "general.bandwidth",
         "endpoint.ssh",
     ]
 
