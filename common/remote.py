@@ -86,6 +86,8 @@ class Remote:
         self._log = runtime / f"{name}.log"
         self._master: Background | None = None
         self._patience = 0.0
+        self.greeting = b""
+        """What the account's start-up files there printed before the last script."""
         self._login_until: float | None = None
         """While it is not known whether a login succeeds: the time by which it must."""
         if len(os.fsencode(self._socket)) > _SOCKET_LIMIT:
@@ -231,7 +233,7 @@ class Remote:
             stall_timeout=stall_timeout,
             on_progress=on_progress,
         )
-        _, begun, answer = done.stdout.partition(mark)
+        self.greeting, begun, answer = done.stdout.partition(mark)
         if done.exit_code == 0 and begun:
             return Said(done, answer)
         return Said(done, answer, self.failure(done) or _script_failure(done, begun=bool(begun)))

@@ -111,7 +111,7 @@ def _endpoint(config: HandoffConfig) -> Iterator[Result]:
             hidden = ("endpoint programs", "staging and buffer", "endpoint space", "endpoint clock")
             yield warn("endpoint", f"not looked at: {', '.join(hidden)}", f"mend what {name} tells first")
             return
-        took = time.monotonic() - started
+        took, greeting = time.monotonic() - started, remote.greeting
     if own.commands.remote is None:
         yield ok("host key", f"{own.host} is known")
     yield (
@@ -123,7 +123,17 @@ def _endpoint(config: HandoffConfig) -> Iterator[Result]:
             "look at the network, and at DNS and UseDNS at the endpoint",
         )
     )
+    if greeting.strip():
+        yield _noisy(greeting, is_fatal=transfer_of(config, found) == "rsync")
     yield from _surveyed(config, found)
+
+
+def _noisy(greeting: bytes, *, is_fatal: bool) -> Result:
+    """A login that prints: rsync takes that for its other half's words, and others may, too."""
+    first = greeting.strip()[:100].decode(errors="backslashreplace").splitlines()[0]
+    hint = "make the account's start-up files there print nothing unless the shell is interactive"
+    grade = fail if is_fatal else warn
+    return grade("login shell", f"it prints before every command: {wording.text(first)}", hint)
 
 
 def _surveyed(config: HandoffConfig, found: Survey) -> Iterator[Result]:

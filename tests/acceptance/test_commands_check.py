@@ -235,6 +235,16 @@ def test_a_key_that_is_not_authorized_fails(own_sites: Sites, own_sshd: Sshd) ->
     assert told["ssh login"][0][1].startswith("permission denied")
 
 
+def test_a_login_shell_that_prints_is_told_before_rsync_stumbles_over_it(tmp_path: Path) -> None:
+    with Sshd(tmp_path / "sshd", noise=b"\nWelcome\x1b[0m\nto all\n") as sshd:
+        sites = Sites(tmp_path / "sites", sshd)
+        for transfer, expected in (("rsync", "FAIL"), ("scp", "WARN")):
+            sites.write_config(endpoint={"transfer": transfer})
+            [(status, detail, hint)] = _check(sites)[1]["login shell"]
+            assert (status, detail) == (expected, r"it prints before every command: Welcome\x1b[0m")
+            assert "print nothing" in hint
+
+
 def test_a_directory_that_cannot_be_written_there_fails(tmp_path: Path) -> None:
     with Sshd(tmp_path / "sshd", powerless=True) as sshd:
         sites = Sites(tmp_path / "sites", sshd)
