@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.errors import DbbError
+from common.errors import DbbError, LedgerError
 
 _GRACE = 15.0
 """Seconds that a manager has to give up what is in flight once it has been told to."""
@@ -104,12 +104,19 @@ def detach(serve: Callable[[Callable[[], None]], int], errors: Path) -> Launched
     the other when `serve` has ended. The process in the background has no controlling terminal and
     can't get one; its standard input and output are nowhere, its standard error is the file
     `errors`.
+
+    Raises
+    ------
+    LedgerError
+        That file, which is beside the ledger as a rule, can't be had.
     """
+    log = _opened(errors)
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child:
+        os.close(log)
         os.close(writer)
         os.waitpid(child, 0)
         with open(reader, "rb") as pipe:
@@ -119,6 +126,7 @@ def detach(serve: Callable[[Callable[[], None]], int], errors: Path) -> Launched
     if os.fork():
         # Not the leader of its session, the manager can't be given a terminal when it opens one.
         os._exit(0)
+    _redirect(log)
     return _background(serve, writer, errors)
 
 
@@ -137,7 +145,6 @@ def _background(serve: Callable[[Callable[[], None]], int], writer: int, errors:
             os.close(writer)
 
     try:
-        _redirect(errors)
         code = serve(lambda: tell(Launched(0, pid=os.getpid())))
         tell(Launched(code))
         return Launched(code)
@@ -150,10 +157,20 @@ def _background(serve: Callable[[Callable[[], None]], int], writer: int, errors:
         raise
 
 
-def _redirect(errors: Path) -> None:
-    errors.parent.mkdir(parents=True, exist_ok=True)
+def _opened(errors: Path) -> int:
+    try:
+        errors.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise LedgerError(
+            f"{errors}: what a manager in the background says can't be written there: {error.strerror}",
+            "It is beside the ledger, in a directory where the user must have the right to write;"
+            " or name another place in database.engine.",
+        ) from error
+
+
+def _redirect(log: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
-    log = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for source, target in ((nowhere, 0), (nowhere, 1), (log, 2)):
         os.dup2(source, target)
     os.close(nowhere)

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.control import Stopped, stop
-from common.errors import DbbError
+from common.control import Stopped, detach, stop
+from common.errors import DbbError, LedgerError
 from common.process import Background, run
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -127,3 +127,9 @@ def test_a_manager_that_is_killed_while_coming_up_is_told(tmp_path: Path) -> Non
     words, code = _detach(tmp_path, "os.kill(os.getpid(), 9)")
     assert code == 1
     assert "killed" in words
+
+
+def test_where_its_messages_cannot_go_it_is_not_sent_into_the_background(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LedgerError, match=r"file/ledger\.log: .* can't be written there"):
+        detach(lambda ready: 0, tmp_path / "file" / "ledger.log")
