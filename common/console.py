@@ -158,7 +158,8 @@ class Screen:
                 "not running": f"{self.program} is not running",
                 "finished": f"{who} finished what was in flight and ended after {span}",
                 "gave up": f"{who} ended after {span}; what was in flight is resumed at the next start",
-                "still running": f"{who} has not ended after {span}",
+                "still running": f"{who} has not ended after {span}: it hangs; `kill -KILL {stopped.pid}`"
+                " ends it, and the next start resumes what was in flight",
             }[stopped.how]
         )
 

@@ -199,6 +199,11 @@ def test_an_error_off_a_terminal_is_a_message_and_a_hint(capsys: pytest.CaptureF
             Stopped("gave up", 7, 61),
             "hdfmgr (process 7) ended after 1 min 1 s; what was in flight is resumed at the next start\n",
         ),
+        (
+            Stopped("still running", 7, 75),
+            "hdfmgr (process 7) has not ended after 1 min 15 s: it hangs; `kill -KILL 7`"
+            " ends it, and the next start resumes what was in flight\n",
+        ),
     ],
 )
 def test_the_end_of_a_manager_is_told(
