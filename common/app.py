@@ -420,8 +420,9 @@ class Commands(Generic[Config]):
         named = self._meant(loaded, path, places)
         with self._reader(loaded) as reader:
             is_running = holder(loaded.ledger_path) is not None
+            start = "" if is_running else f"{kind.program} start {_word(config)}"
             if reader is None or not (versions := reader.history(named)):
-                raise _unknown(named, places, "" if is_running else f"{kind.program} start {_word(config)}")
+                raise _unknown(named, places, start)
             obstacle = story.obstacle(reader, kind.program, is_running=is_running)
         told = story.tell(
             kind.program,
@@ -432,6 +433,7 @@ class Commands(Generic[Config]):
             obstacle,
             _word(config),
             is_running=is_running,
+            lying=_why_unknown(named, places, start),
         )
         screen = self._screen()
         screen.say_json(story.as_json(told)) if as_json else screen.story(told)
@@ -694,12 +696,22 @@ def _unknown(path: bytes, places: Places, start: str) -> DbbError:
     if os.path.lexists(there):
         return DbbError(
             f"the ledger does not know {said(path)} yet, though it lies in the buffer",
-            _left_alone(there, os.fsdecode(path), places.exclude)
-            or (f"no manager runs: `{start}`" if start else "")
-            or "it has not settled: it is still open, or was changed less than general.settle ago",
+            _why_unknown(path, places, start),
         )
     return DbbError(
         f"the ledger does not know {said(path)}", f"name the file by its path below {said(places.roots[0])}"
+    )
+
+
+def _why_unknown(path: bytes, places: Places, start: str) -> str:
+    """Why what lies in the buffer under that name is not known yet; empty if nothing does."""
+    there = os.path.join(places.roots[0], path)
+    if os.path.isdir(there) or not os.path.lexists(there):
+        return ""
+    return (
+        _left_alone(there, os.fsdecode(path), places.exclude)
+        or (f"no manager runs: `{start}`" if start else "")
+        or "it has not settled: it is still open, or was changed less than general.settle ago"
     )
 
 

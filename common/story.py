@@ -39,6 +39,7 @@ def tell(
     config: str = "CONFIG",
     *,
     is_running: bool = True,
+    lying: str = "",
 ) -> Story:
     """The story of a path's versions.
 
@@ -48,13 +49,18 @@ def tell(
         What keeps the manager from taking on any file.
     config
         The configuration's file, as a word for a shell.
+    lying
+        Why what lies in the buffer under this name would not be known; empty if nothing does.
     """
+    # All versions that are known are through, or gone: what lies there is none of them.
+    is_new = bool(lying) and {version.state for version in versions} <= {lifecycle.steps[-1].target, VANISHED}
+    unknown = f"what lies in the buffer by this name is not known yet: {lying}" if is_new else ""
 
     def chapter(version: VersionStory) -> Chapter:
         is_due = version.due_at is not None
         hint = advice(program, config, version.state, version.cause, is_due=is_due, example=path, single=True)
         waiting = waits_for(version, program, lifecycle, now_ms, obstacle, is_running=is_running)
-        return Chapter(version, waiting, hint)
+        return Chapter(version, waiting, hint or (unknown if version is versions[0] else ""))
 
     return Story(program, path, now_ms, tuple(map(chapter, versions)))
 

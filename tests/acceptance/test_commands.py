@@ -383,6 +383,20 @@ def test_history_of_an_unknown_file_says_why_it_may_be(hdfmgr: Hdfmgr, sites: Si
         assert "it has not settled" in hdfmgr("history", config, "night/new.fits")[2]
 
 
+def test_history_says_why_new_content_under_a_known_name_is_not_taken(hdfmgr: Hdfmgr, sites: Sites) -> None:
+    config = sites.write_config()
+    write_file(sites.buffer, b"a", b"old")
+    assert hdfmgr("start", config, "--once")[0] == 0
+    assert "hint" not in hdfmgr("history", config, "a")[1]
+    write_file(sites.buffer, b"a", b"new")
+    told = json.loads(hdfmgr("history", config, "a", "--json")[1])
+    [version] = told["versions"]
+    assert version["state"] == "held"
+    assert version["hint"] == (
+        f"what lies in the buffer by this name is not known yet: no manager runs: `hdfmgr start {config}`"
+    )
+
+
 # retry
 
 
