@@ -357,20 +357,21 @@ def _odd_files(subject: Subject) -> Iterator[Result]:
         return
     deadline = time.monotonic() + _SCAN
     told: list[str] = []
-    number = files = 0
+    number = files = hidden = 0
     for page in Scanner(subject.buffer, exclude=subject.exclude).pages():
         files += len(page.files)
-        found = [f"{wording.path(odd.path)} ({odd.kind})" for odd in page.odd]
-        found += [f"{wording.path(odd.path) or 'the buffer'} ({odd.reason})" for odd in page.unreadable]
+        hidden += len(page.unreadable)
+        found = [f"{wording.path(odd.path) or 'the buffer'} ({odd.reason})" for odd in page.unreadable]
+        found += [f"{wording.path(odd.path)} ({odd.kind})" for odd in page.odd]
         number += len(found)
         told += found[: _NAMED - len(told)]
         if time.monotonic() > deadline:
             break
     if number:
         more = f", and {number - len(told)} more" if number > len(told) else ""
-        yield warn(
-            "odd files", f"left alone in the buffer: {', '.join(told)}{more}", "only regular files are taken"
-        )
+        readable = "let the manager's user read and enter the directories, for files in them wait unseen"
+        hint = readable if hidden else "only regular files are taken"
+        yield warn("odd files", f"left alone in the buffer: {', '.join(told)}{more}", hint)
     else:
         yield ok("odd files", f"none among {wording.files(files)} in the buffer")
 

@@ -35,6 +35,7 @@ from common.ledger.rows import Found, ManagerRow
 from common.room import Room
 from common.wording import duration
 from handoff.lifecycle import LIFECYCLE, SEND
+from tests.apart import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, apart, give_up
 
 
 def _raises(error: Exception) -> Iterator[Result]:
@@ -205,6 +206,18 @@ def test_of_many_odd_files_a_few_are_named_and_all_counted(subject: Subject) -> 
     assert told.verdict is Verdict.WARN
     assert told.detail.count("(fifo)") == 5
     assert told.detail.endswith(", and 7 more")
+
+
+def test_a_directory_that_hides_its_files_is_told_with_what_to_do(subject: Subject) -> None:
+    os.mkdir(os.path.join(subject.buffer, b"closed"), 0o000)
+    told = apart(_look_without_power, subject)
+    assert told.detail == "left alone in the buffer: closed (Permission denied)"
+    assert told.hint.startswith("let the manager's user read and enter the directories")
+
+
+def _look_without_power(subject: Subject) -> Result:
+    give_up(CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH)
+    return _look(subject)["odd files"]
 
 
 def test_a_ledger_of_another_kind_fails_and_hides_nothing(subject: Subject) -> None:
