@@ -615,7 +615,9 @@ def _script_failure(done: Completed, *, begun: bool) -> Failure:
         return found
     # An account without a shell says so on standard output.
     refusal = "" if begun else next(reversed(lines_of(done.stdout)), "")
-    return command_failed(done.last_words or refusal or _words(done))
+    # sshd's own word about the account's directory comes first, and is the reason of nothing.
+    words = [line for line in done.stderr_lines if not line.startswith("Could not chdir to home directory")]
+    return command_failed(next(reversed(words), "") or refusal or _words(done))
 
 
 def _words(done: Completed) -> str:

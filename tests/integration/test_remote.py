@@ -215,9 +215,13 @@ def test_a_script_that_fails_is_the_endpoints_affair(
     assert failure.hint
 
 
-def test_an_account_without_a_shell_is_told(tmp_path: Path, runtime: Path) -> None:
+@pytest.mark.parametrize("warning", ["", "Could not chdir to home directory /nonexistent: No such file"])
+def test_an_account_without_a_shell_is_told(tmp_path: Path, runtime: Path, warning: str) -> None:
+    shell = tmp_path / "shell"
+    shell.write_text(f'#!/bin/sh\necho "{warning}" >&2\nexec /usr/sbin/nologin\n')
+    shell.chmod(0o755)
     with (
-        Sshd(tmp_path / "sshd", shell="/usr/sbin/nologin") as server,
+        Sshd(tmp_path / "sshd", shell=str(shell)) as server,
         Remote(server.site(), runtime, "w0") as remote,
         pytest.raises(RemoteError, match="This account is currently not available"),
     ):
