@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from common.console import Screen
     from common.health import Check
     from common.ledger.reader import LedgerReader
+    from common.ledger.rows import VersionStory
     from common.serving import Audience, Plan
     from common.status import Status, Words
 
@@ -433,7 +434,7 @@ class Commands(Generic[Config]):
             obstacle,
             _word(config),
             is_running=is_running,
-            lying=_why_unknown(named, places, start),
+            lying="" if _is_one_of(versions, named, places) else _why_unknown(named, places, start),
         )
         screen = self._screen()
         screen.say_json(story.as_json(told)) if as_json else screen.story(told)
@@ -713,6 +714,16 @@ def _why_unknown(path: bytes, places: Places, start: str) -> str:
         or (f"no manager runs: `{start}`" if start else "")
         or "it has not settled: it is still open, or was changed less than general.settle ago"
     )
+
+
+def _is_one_of(versions: "Sequence[VersionStory]", path: bytes, places: Places) -> bool:
+    """Whether what lies under that name is a known version: an endpoint may keep files where they are."""
+    try:
+        there = os.lstat(os.path.join(places.roots[0], path))
+    except OSError:
+        return False
+    found = there.st_size, there.st_mtime_ns
+    return any((version.fence.size, version.fence.mtime_ns) == found for version in versions)
 
 
 def _left_alone(there: bytes, path: str, exclude: Sequence[str]) -> str:

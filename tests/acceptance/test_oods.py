@@ -245,6 +245,8 @@ def test_a_catalogue_of_ours_ingests_files_where_they_lie(oods: Oods) -> None:
     assert files_below(oods.buffer) == content
     assert oods.catalogued() == [b"b.dat", b"n/a.dat"]
     assert counts(oods) == {"ingested": 2}
+    # What lies there is what the ledger knows.
+    assert b"not known" not in oods.command("history", oods.config, "b.dat").stdout
 
 
 def test_the_status_can_be_told_in_the_words_of_the_original(oods: Oods) -> None:
