@@ -6,6 +6,9 @@ exposure have those cards in common.
 
 from collections.abc import Iterator, Mapping, MutableMapping
 
+Answers = Mapping[str, object]
+"""By keyword, what a header said; of a card that it does not have, that there is none."""
+
 _ABSENT = object()
 
 
@@ -17,9 +20,10 @@ class Asked(MutableMapping[str, object]):
         self._changed = dict(header)
         self._answers: dict[str, object] = {}
 
-    def says_the_same(self, header: Mapping[str, object]) -> bool:
-        """Whether another header gives the same answers to all that has been asked."""
-        return all(header.get(keyword, _ABSENT) == answer for keyword, answer in self._answers.items())
+    @property
+    def answers(self) -> Answers:
+        """What it has said until now, as it was before anything was written into it."""
+        return self._answers
 
     def __getitem__(self, keyword: str) -> object:
         self._answers.setdefault(keyword, self._original.get(keyword, _ABSENT))
@@ -37,3 +41,8 @@ class Asked(MutableMapping[str, object]):
 
     def __len__(self) -> int:
         return len(self._changed)
+
+
+def says_the_same(header: Mapping[str, object], answers: Answers) -> bool:
+    """Whether a header gives these answers to all that was asked for them."""
+    return all(header.get(keyword, _ABSENT) == answer for keyword, answer in answers.items())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from endpoint.catalogues.asked import Asked
+from endpoint.catalogues.asked import Answers, Asked, says_the_same
 from endpoint.catalogues.cards import Card, Value, values
 
 
@@ -112,23 +112,23 @@ def _translation() -> Translate:
     downloads.allow_internet = False
     from astro_metadata_translator import MetadataTranslator, ObservationInfo
 
-    strange: deque[Asked] = deque(maxlen=_REMEMBERED)
-    recent: deque[tuple[type[MetadataTranslator], Asked, Mapping[str, Value]]] = deque(maxlen=_REMEMBERED)
+    strange: deque[Answers] = deque(maxlen=_REMEMBERED)
+    recent: deque[tuple[type[MetadataTranslator], Answers, Mapping[str, Value]]] = deque(maxlen=_REMEMBERED)
 
     def translator_of(header: Header) -> type[MetadataTranslator] | None:
         # To find nobody takes five milliseconds, a look at all installed packages among them.
-        if any(asked.says_the_same(header) for asked in strange):
+        if any(says_the_same(header, answers) for answers in strange):
             return None
         asked = Asked(header)
         try:
             return MetadataTranslator.determine_translator(asked)
         except ValueError:
-            strange.append(asked)
+            strange.append(asked.answers)
             return None
 
     def exposure(translator: type[MetadataTranslator], header: Header) -> Mapping[str, Value]:
-        for known, asked, found in reversed(recent):
-            if known is translator and asked.says_the_same(header):
+        for known, answers, found in reversed(recent):
+            if known is translator and says_the_same(header, answers):
                 return found
         asked = Asked(header)
         try:
@@ -136,7 +136,7 @@ def _translation() -> Translate:
         except Exception:  # noqa: BLE001 - a translator may raise anything over a header; its cards are left
             return {}
         found = {name: _plain(getattr(info, key)) for key, name in _PROPERTIES.items()}
-        recent.append((translator, asked, found))
+        recent.append((translator, asked.answers, found))
         return found
 
     def translate(headers: Sequence[Header]) -> Mapping[str, Value]:

@@ -8,13 +8,14 @@ were asked for then are the same.
 import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from astro_metadata_translator import MetadataTranslator, ObservationInfo
 from lsst.resources import ResourcePath
 
+from endpoint.catalogues.asked import Answers, Asked, says_the_same
 from endpoint.catalogues.cards import parse, values
 from endpoint.catalogues.fits import headers
 
@@ -75,7 +76,8 @@ class Observer:
     """Reads the observations that files hold."""
 
     def __init__(self) -> None:
-        self._exposures: OrderedDict[tuple[str, int], _Translated] = OrderedDict()
+        self._exposures: OrderedDict[tuple[str, int], tuple[ObservationInfo, Answers]] = OrderedDict()
+        """By instrument and number: what was translated, and the answers on which that rests."""
 
     def read(self, path: bytes) -> tuple[Observation, ...]:
         """All observations of a file, at least one.
@@ -120,10 +122,11 @@ class Observer:
         self, header: Mapping[str, object], translator: type[MetadataTranslator], detector: ObservationInfo
     ) -> ObservationInfo:
         key = (str(detector.instrument), int(detector.exposure_id or 0))
-        known = self._exposures.get(key)
-        if known is not None and known.holds_for(header):
-            return known.exposure
-        asked = _Asked(header)
+        if key in self._exposures:
+            exposure, answers = self._exposures[key]
+            if says_the_same(header, answers):
+                return exposure
+        asked = Asked(header)
         exposure = ObservationInfo(
             asked,
             translator_class=translator,
@@ -131,51 +134,10 @@ class Observer:
             subset=set(_EXPOSURE),
             quiet=True,
         )
-        self._exposures[key] = _Translated(exposure, asked.answers)
+        self._exposures[key] = exposure, asked.answers
         if len(self._exposures) > _REMEMBERED:
             self._exposures.popitem(last=False)
         return exposure
-
-
-_ABSENT = object()
-
-
-@dataclass(frozen=True, slots=True)
-class _Translated:
-    """A translation, with the cards on which it rests."""
-
-    exposure: ObservationInfo
-    answers: Mapping[str, object]
-    """By keyword; `_ABSENT` where there was no card."""
-
-    def holds_for(self, header: Mapping[str, object]) -> bool:
-        return all(header.get(keyword, _ABSENT) == value for keyword, value in self.answers.items())
-
-
-class _Asked(MutableMapping[str, object]):
-    """A header that notes what a translator asks of it, and what it had to say before anybody changed it."""
-
-    def __init__(self, header: Mapping[str, object]) -> None:
-        self._original = header
-        self._header = dict(header)
-        self.answers: dict[str, object] = {}
-
-    def __getitem__(self, keyword: str) -> object:
-        self.answers.setdefault(keyword, self._original.get(keyword, _ABSENT))
-        return self._header[keyword]
-
-    def __setitem__(self, keyword: str, value: object) -> None:
-        self._header[keyword] = value
-
-    def __delitem__(self, keyword: str) -> None:
-        del self._header[keyword]
-
-    def __iter__(self) -> Iterator[str]:
-        self.answers.update(self._original)
-        return iter(self._header)
-
-    def __len__(self) -> int:
-        return len(self._header)
 
 
 def _translator(units: list[bytes]) -> tuple[type[MetadataTranslator], dict[str, object]]:
