@@ -176,12 +176,7 @@ class Pool(Generic[Task, Result]):
                         task, hand.task = hand.task, None
                         yield Answer(number, task, message)
             except (EOFError, OSError, pickle.UnpicklingError):
-                yield from self._bury(number, "the worker process died")
-
-    def kill(self, number: int, reason: str) -> Iterator[Answer[Task, Result]]:
-        """End a worker with all that it started; its task, if any, comes back as a crash."""
-        if number in self._hands:
-            yield from self._bury(number, reason)
+                yield from self._bury(number)
 
     def close(self, patience: float = 2.0) -> None:
         """Let idle workers go in peace, and end what has not gone after so many seconds."""
@@ -220,11 +215,11 @@ class Pool(Generic[Task, Result]):
             hand.send(self._recipe)
         return hand
 
-    def _bury(self, number: int, reason: str) -> Iterator[Answer[Task, Result]]:
+    def _bury(self, number: int) -> Iterator[Answer[Task, Result]]:
         hand = self._hands.pop(number)
         status = hand.end()
         if hand.task is not None:
-            yield Answer(number, hand.task, Crash(f"{reason} ({status})"))
+            yield Answer(number, hand.task, Crash(f"the worker process died ({status})"))
 
 
 def serve() -> None:
