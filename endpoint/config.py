@@ -13,7 +13,7 @@ from common.config.document import Document, Key
 from common.config.loading import load as load_model
 from common.config.loading import rendered
 from common.config.origin import Origin, ledger_path, local_path, plain_text
-from common.config.places import intrusions
+from common.config.places import intrusions, real_path
 from common.config.sections import (
     DatabaseConfig,
     GeneralConfig,
@@ -250,11 +250,10 @@ def endangered(document: Document, origin: Origin, directories: Key, base: Path)
     kept = [*_kept(document, origin)]
     given = document.value(directories)
     for position, value in enumerate(given if isinstance(given, list) else ()):
-        with suppress(ValueError):
-            directory = Path(os.path.realpath(local_path(value, base)))
-            for name, path in kept:
-                if path == directory or directory in path.parents:
-                    yield (*directories, position), f"must not contain {name} ({path})"
+        directory = real_path(value, base)
+        for name, path in kept:
+            if path == directory or directory in path.parents:
+                yield (*directories, position), f"must not contain {name} ({path})"
 
 
 def refused(document: Document) -> Iterator[tuple[Key, str]]:
@@ -288,8 +287,8 @@ def _kept(document: Document, origin: Origin) -> Iterator[tuple[str, Path]]:
         ("the log", ("logging", "file")),
         ("the catalogue", ("ingester", "config", "path")),
     ):
-        with suppress(ValueError):
-            yield name, Path(os.path.realpath(local_path(document.value(key), origin.directory)))
+        if path := real_path(document.value(key), origin.directory):
+            yield name, path
 
 
 def _problems(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from common.config.document import Document, Key, dotted, read
 from common.config.loading import load as load_model
 from common.config.origin import Origin, local_path
-from common.config.places import overlap
+from common.config.places import overlap, real_path
 from common.config.sections import DatabaseConfig, LoggingConfig, Section
 from common.config.values import Duration, Text, empty_list, typed
 from endpoint.config import (
@@ -247,10 +247,10 @@ def _problems(document: Document, origin: Origin) -> Iterator[tuple[Key, str]]:
         if first in document.lines and second in document.lines:
             yield second, f"is given in {dotted(first)} too; keep one of them"
     base = Path.cwd()
-    buffer = _real(document.value(_BUFFER), base)
+    buffer = real_path(document.value(_BUFFER), base)
     kept = [
-        *((key, _real(document.value(key), base)) for key in (*_REPOSITORIES, ("ingester", "staging"))),
-        (("logging", "file"), _real(document.value(("logging", "file")), origin.directory)),
+        *((key, real_path(document.value(key), base)) for key in (*_REPOSITORIES, ("ingester", "staging"))),
+        (("logging", "file"), real_path(document.value(("logging", "file")), origin.directory)),
     ]
     for key, path in kept:
         if path and buffer and (path == buffer or buffer in path.parents):
@@ -272,10 +272,3 @@ def _wanted(document: Document) -> Iterator[tuple[Key, str]]:
     is_gen2 = document.value(("ingester", "butler", "class", "name")) == _GEN2
     if is_gen2 and not any(document.value(key) for key in _REPOSITORIES):
         yield _REPOSITORIES[0], "is required"
-
-
-def _real(value: object, base: Path) -> Path | None:
-    try:
-        return Path(os.path.realpath(local_path(value, base)))
-    except ValueError:
-        return None

@@ -16,12 +16,13 @@ def intrusions(
     document: Document, origin: Origin, buffer: Key, others: Iterable[Key]
 ) -> Iterator[tuple[Key, str]]:
     """What lies in the buffer, contains it, or is it: other places, the log and the ledger."""
-    inner = _real(document.value(buffer), origin)
+    base = origin.directory
+    inner = real_path(document.value(buffer), base)
     if inner is None:
         return
-    places = {key: _real(document.value(key), origin) for key in (*others, _LOG)}
+    places = {key: real_path(document.value(key), base) for key in (*others, _LOG)}
     with suppress(ValueError):
-        places[_LEDGER] = _real(ledger_path(document.value(_LEDGER), origin), origin)
+        places[_LEDGER] = real_path(ledger_path(document.value(_LEDGER), origin), base)
     for key, path in places.items():
         if path is not None and (message := overlap(path, inner, dotted(buffer))):
             yield key, message
@@ -38,9 +39,9 @@ def overlap(path: PurePath, other: PurePath, name: str) -> str | None:
     return None
 
 
-def _real(value: object, origin: Origin) -> Path | None:
-    """A local path with its symbolic links resolved, as far as they are there."""
+def real_path(value: object, base: Path) -> Path | None:
+    """A local path, a relative one below `base`, without symbolic links; None where the value is no path."""
     try:
-        return Path(os.path.realpath(local_path(value, origin.directory)))
+        return Path(os.path.realpath(local_path(value, base)))
     except ValueError:
         return None
