@@ -16,8 +16,7 @@ Kind = Literal["waiting", "working", "done", "trouble", "aside"]
 _FRESH_MS = 10_000
 """What a manager said of its surroundings is believed for so long; it says it once a second."""
 _WINDOWS = {"1m": 60, "5m": 300, "15m": 900}
-
-
+"""In seconds, by the names that the ledger's reader has for them."""
 _TELLING = 2.0
 """The first bytes of a transfer are names and greetings: no rate is told from less than so many seconds."""
 
@@ -161,8 +160,6 @@ class Status:
     """None for a manager that has no other site."""
     disks: tuple[Disk, ...]
     forecast: Forecast | None
-    receipts: tuple[StateCount, ...]
-    """What the endpoint manager has told of delivered files; empty when it tells nothing."""
     words: tuple[StateCount, ...] = ()
     """The same files as `states` has, in other words, when somebody wants these."""
     ledger: str = ""
@@ -255,7 +252,6 @@ def _status(
         endpoint=None if scene.host is None else _other_site(scene.host, fresh),
         disks=_disks(scene.disks, fresh),
         forecast=_forecast(fresh),
-        receipts=(),
         words=() if scene.words is None else _words(scene.lifecycle, scene.words, totals),
         ledger=scene.ledger,
     )
@@ -403,7 +399,6 @@ def as_json(status: Status) -> dict[str, object]:
         "endpoint": None if endpoint is None else _endpoint(endpoint),
         "disk": {disk.name: _disk(disk) for disk in status.disks},
         "buffer_full": None if status.forecast is None else _outlook(status.forecast),
-        "receipts": _counts(status.receipts),
         **({"words": _counts(status.words)} if status.words else {}),
     }
 

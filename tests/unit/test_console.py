@@ -54,7 +54,6 @@ STATUS = Status(
     endpoint=EndpointState(True, NOW - 7_200_000, "", "archive.example.edu"),
     disks=(Disk("buffer", 120_000_000_000, 1_000_000_000_000), Disk("endpoint_staging", 5_000, None)),
     forecast=Forecast(-9_000_000, 900, 13_333.0),
-    receipts=(),
 )  # fmt: skip
 
 
