@@ -45,7 +45,6 @@ class Survey:
     """By name, the first line of what it says of its version."""
     digests: frozenset[str]
     """Those of ``openssl``, ``sha256sum``, ``b2sum`` that compute what they should."""
-    processors: int
     clock_offset: float
     """Seconds that the endpoint's clock is ahead of ours."""
     clock_error: float
@@ -176,7 +175,6 @@ def _asked(remote: Asked, definitions: Definitions, patience: Patience, clock: C
     found = Survey(
         programs=dict(_pair(value) for value in answer.all("program")),
         digests=_digests(answer),
-        processors=int(answer.one("processors") or 1),
         clock_offset=float(answer.one("clock")) - (before + trip / 2),
         clock_error=trip / 2,
         staging=staging_found,

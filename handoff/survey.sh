@@ -29,7 +29,6 @@ tell_programs() {
   say "digest openssl $(printf dbb | openssl dgst -sha256 -r 2>/dev/null)"
   say "digest sha256sum $(printf dbb | sha256sum 2>/dev/null)"
   say "digest b2sum $(printf dbb | b2sum 2>/dev/null)"
-  say "processors $(nproc 2>/dev/null)"
 }
 
 # $1 is what the first of the other directories is called; they are made, but that one only if it may be.

@@ -34,12 +34,10 @@ def test_a_survey_tells_what_there_is(tmp_path: Path, shell: str) -> None:
     assert found.failure is None
     assert found.programs["stat"].startswith("stat (GNU coreutils) ")
     assert found.rsync
-    assert found.rsync_version is not None
     assert found.rsync_version >= (3, 1)
     assert found.digests == {"openssl", "sha256sum", "b2sum"}
     assert found.hard_links
     assert found.same_filesystem
-    assert found.processors == os.cpu_count()
     assert abs(found.clock_offset) <= found.clock_error + 0.02
     there = os.statvfs(endpoint.buffer)
     assert found.space["buffer"].total_bytes == there.f_blocks * there.f_frsize

@@ -12,7 +12,7 @@ FULL = Failure(Scope.ENDPOINT, ENDPOINT_FULL, "No space left on device")
 
 def _well() -> Survey:
     place = Directory(Room(10**12, 10**12, None, None), writable=True, device=1)
-    return Survey({}, frozenset(), 1, 0.0, 0.0, place, place, hard_links=True, cleared=(), problems=())
+    return Survey({}, frozenset(), 0.0, 0.0, place, place, hard_links=True, cleared=(), problems=())
 
 
 def test_nothing_keeps_files_once_a_look_has_found_it_over() -> None:
