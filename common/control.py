@@ -34,6 +34,11 @@ def stop(holder: Callable[[], int | None], timeout: float, *, grace: float = _GR
     After `timeout` seconds it is told to give that up. Only the holder of the lock is ever
     signalled: the signal goes to a descriptor of the process, which is taken before the lock is
     looked at again, so that it can't reach another process that got the same number.
+
+    Raises
+    ------
+    DbbError
+        The holder belongs to another user, or runs in another container or on another host.
     """
     started = time.monotonic()
     pid = holder()
@@ -49,17 +54,16 @@ def stop(holder: Callable[[], int | None], timeout: float, *, grace: float = _GR
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return Stopped("finished", pid, time.monotonic() - started)
+    demands: tuple[tuple[signal.Signals, float, Literal["finished", "gave up"]], ...] = (
+        (signal.SIGUSR1, timeout, "finished"),
+        (signal.SIGTERM, grace, "gave up"),
+    )
     try:
-        for number, patience, how in (
-            (signal.SIGUSR1, timeout, "finished"),
-            (signal.SIGTERM, grace, "gave up"),
-        ):
+        for number, patience, how in demands:
             if holder() == pid:
                 _signal(process, number, pid)
             if _gone(holder, pid, patience):
-                return Stopped(
-                    "finished" if how == "finished" else "gave up", pid, time.monotonic() - started
-                )
+                return Stopped(how, pid, time.monotonic() - started)
     finally:
         os.close(process)
     return Stopped("still running", pid, time.monotonic() - started)
