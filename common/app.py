@@ -65,8 +65,6 @@ Config = TypeVar("Config", bound=Configured)
 
 _LISTED = 100
 """Files in trouble that are listed unless somebody wants more."""
-_UNDELIVERED = 3
-"""The exit code of `--once` when something is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +275,7 @@ class Commands(Generic[Config]):
         if pid is not None:
             self._tell_holder(loaded, pid, quiet=quiet)
             return
-        from common.serving import Audience
+        from common.serving import UNDELIVERED, Audience
 
         try:
             if daemon:
@@ -291,7 +289,7 @@ class Commands(Generic[Config]):
         except LedgerHeld as held:
             self._tell_holder(loaded, held.pid, quiet=quiet)
             return
-        if code == _UNDELIVERED:
+        if code == UNDELIVERED:
             hint = f"`{self._kind.program} status {config}` tells which wait, and for what"
             self._screen().error(DbbError("not every file could go its way", hint))
         raise typer.Exit(code)

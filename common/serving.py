@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNDELIVERED = 3
+"""The exit code of `--once` when something is left."""
 _LEDGER_WAIT = 0.5
 """Seconds that SQLite itself waits for another writer, deaf to signals."""
 
@@ -98,8 +100,9 @@ class _Footing:
 def serve(plan: Plan, audience: Audience, *, once: bool, renew: Renew) -> int:
     """Be a manager until told to stop; with `once`, until nothing is left that can be done.
 
-    Returns the exit code: 0, or 3 when `once` ended with files that could not go their way. `renew` is
-    called when the configuration is to be read again, for the same ledger; None: it can't be used.
+    Returns the exit code: 0, or `UNDELIVERED` when `once` ended with files that could not go their way.
+    `renew` is called when the configuration is to be read again, for the same ledger; None: it can't be
+    used.
 
     Raises
     ------
@@ -125,7 +128,7 @@ def serve(plan: Plan, audience: Audience, *, once: bool, renew: Renew) -> int:
         _work(plan, _Footing(ledger, patience, runtime.path, audience, started_at), signals, once, renew)
         left = sum(total.files for total in ledger.totals() if total.state not in plan.finished)
         log.info("stopped")
-        return 3 if once and left else 0
+        return UNDELIVERED if once and left else 0
 
 
 def _work(plan: Plan, footing: _Footing, signals: Signals, once: bool, renew: Renew) -> None:
