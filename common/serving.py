@@ -71,7 +71,7 @@ class Audience:
 
 
 @dataclass(frozen=True, slots=True)
-class _Footing:
+class _Lasting:
     """What stays when another configuration is taken up."""
 
     ledger: Ledger
@@ -125,13 +125,14 @@ def serve(plan: Plan, audience: Audience, *, once: bool, renew: Renew) -> int:
         _succeed_a_killed_one(runtime, ledger.id)
         remove_forgotten(_ledgers_at_work)
         os.environ[MARK] = ledger.id
-        _work(plan, _Footing(ledger, patience, runtime.path, audience, started_at), signals, once, renew)
+        lasting = _Lasting(ledger, patience, runtime.path, audience, started_at)
+        _work(plan, lasting, signals, once=once, renew=renew)
         left = sum(total.files for total in ledger.totals() if total.state not in plan.finished)
         log.info("stopped")
         return UNDELIVERED if once and left else 0
 
 
-def _work(plan: Plan, footing: _Footing, signals: Signals, once: bool, renew: Renew) -> None:
+def _work(plan: Plan, lasting: _Lasting, signals: Signals, *, once: bool, renew: Renew) -> None:
     """Have an engine run, and another one whenever it gives way to another configuration."""
     coming: Plan | None = plan
 
@@ -139,14 +140,14 @@ def _work(plan: Plan, footing: _Footing, signals: Signals, once: bool, renew: Re
         nonlocal coming
         renewed = renew()
         if renewed is not None:
-            footing.ledger.note_renewal(now_ms=time.time_ns() // 1_000_000)
+            lasting.ledger.note_renewal(now_ms=time.time_ns() // 1_000_000)
             coming = renewed.plan
         return coming is not None
 
     while coming is not None and signals.wish is Wish.GO_ON:
         present, coming = coming, None
-        with footing.engine(present) as engine:
-            footing.audience.ready()
+        with lasting.engine(present) as engine:
+            lasting.audience.ready()
             engine.run(signals, once=once, renew=gives_way)
 
 
