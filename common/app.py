@@ -360,20 +360,9 @@ class Commands(Generic[Config]):
             raise typer.BadParameter(
                 "the original of this manager had no words of its own", param_hint="--original"
             )
-        from common import status
-
-        screen = self._screen()
-
-        def draw(now: "Status") -> None:
-            screen.say_json(status.as_json(now)) if as_json else screen.status(now)
-
-        with self._look(config, _Present(self._kind.load(config)), original=original) as look:
-            if not watch:
-                draw(look())
-            elif screen.is_terminal and not as_json:
-                _until_interrupted(lambda: screen.live(look), seconds=0.1)
-            else:
-                _until_interrupted(lambda: nullcontext(lambda: draw(look())), seconds=2)
+        present = _Present(self._kind.load(config))
+        with self._look(config, present, original=original) as look:
+            self._show(look, watch=watch, as_json=as_json)
 
     def retry(
         self,
@@ -493,6 +482,22 @@ class Commands(Generic[Config]):
         with Ledger.open(path, self._kind.lifecycle):
             pass
         self._screen().say(f"{path}: {'is there already' if existed else 'created'}")
+
+    def _show(self, look: "Callable[[], Status]", *, watch: bool, as_json: bool) -> None:
+        """Print the status once, or keep it up to date until Ctrl-C."""
+        from common import status
+
+        screen = self._screen()
+
+        def draw() -> None:
+            screen.say_json(status.as_json(look())) if as_json else screen.status(look())
+
+        if not watch:
+            draw()
+        elif screen.is_terminal and not as_json:
+            _until_interrupted(lambda: screen.live(look), seconds=0.1)
+        else:
+            _until_interrupted(lambda: nullcontext(draw), seconds=2)
 
     def _list_troubles(self, config: Path, cause: str | None, limit: int | None, *, as_json: bool) -> None:
         from common import trouble
