@@ -15,7 +15,7 @@ from common import wording
 from common.errors import DbbError, LedgerError
 from common.ledger.lock import holder
 from common.ledger.reader import LedgerReader
-from common.ledger.rows import FAILED, ManagerRow
+from common.ledger.rows import FAILED, ManagerRow, Total, Waiting
 from common.lifecycle import Lifecycle
 from common.logs import unwritable
 from common.room import Room, room_of
@@ -143,6 +143,7 @@ class Subject:
     disks: Mapping[str, bytes]
     """A directory on each local filesystem that the manager writes to."""
     min_free: int
+    """In bytes, on each of these filesystems."""
     log: Path | None
     """The file that messages go to, if there is one."""
 
@@ -282,38 +283,28 @@ def _heartbeat(row: ManagerRow) -> Result:
 def _files(subject: Subject) -> Iterator[Result]:
     """How long files wait, whether any get through, and which are in trouble."""
     now_ms = time.time_ns() // 1_000_000
-    lifecycle = subject.lifecycle
     with _reader(subject) as reader:
         if reader is None:
             return
         oldest = reader.oldest_waiting()
-        delivered = reader.rates(lifecycle.goal, now_ms=now_ms, windows=(_IDLE,))
+        delivered = reader.rates(subject.lifecycle.goal, now_ms=now_ms, windows=(_IDLE,))
         totals = reader.totals()
     if oldest is None:
         yield ok("oldest waiting", "no file waits")
     else:
         age = max(0.0, (now_ms - oldest.found_at) / 1000)
-        why = f": {oldest.reason}" if oldest.reason else ""
-        yield Result(
-            "oldest waiting",
-            _graded(age, _OLD),
-            f"{wording.path(oldest.path)} has waited for {duration(age)}, and is {oldest.state}{why}",
-            f"{subject.program} history {subject.config} {wording.word(oldest.path)}"
-            if age >= _OLD[0]
-            else "",
-        )
-        through = sum(rate.files for rate in delivered.values())
+        yield _oldest(subject, oldest, age)
         if holder(subject.ledger) is not None:
-            yield _progress(subject, age, through)
-    trouble = Counter[str]()
-    for total in totals:
-        if total.state in lifecycle.trouble:
-            trouble[total.state] += total.files
-    told = ", ".join(f"{wording.count(number)} {state}" for state, number in trouble.items() if number)
-    if told:
-        yield warn("failures", told, f"{subject.program} status {subject.config} --failed")
-    else:
-        yield ok("failures", f"no file is {FAILED} or waits for a decision")
+            yield _progress(subject, age, sum(rate.files for rate in delivered.values()))
+    yield _failures(subject, totals)
+
+
+def _oldest(subject: Subject, oldest: Waiting, age: float) -> Result:
+    verdict = _graded(age, _OLD)
+    why = f": {oldest.reason}" if oldest.reason else ""
+    told = f"{wording.path(oldest.path)} has waited for {duration(age)}, and is {oldest.state}{why}"
+    hint = f"{subject.program} history {subject.config} {wording.word(oldest.path)}"
+    return Result("oldest waiting", verdict, told, "" if verdict is Verdict.OK else hint)
 
 
 def _progress(subject: Subject, waited: float, through: int) -> Result:
@@ -324,6 +315,17 @@ def _progress(subject: Subject, waited: float, through: int) -> Result:
         f"nothing went through in the last {duration(_IDLE)}, though files wait",
         f"{subject.program} status {subject.config} tells what it waits for",
     )
+
+
+def _failures(subject: Subject, totals: Iterable[Total]) -> Result:
+    trouble = Counter[str]()
+    for total in totals:
+        if total.state in subject.lifecycle.trouble:
+            trouble[total.state] += total.files
+    told = ", ".join(f"{wording.count(number)} {state}" for state, number in trouble.items() if number)
+    if told:
+        return warn("failures", told, f"{subject.program} status {subject.config} --failed")
+    return ok("failures", f"no file is {FAILED} or waits for a decision")
 
 
 def _log(file: Path | None) -> Iterator[Result]:
