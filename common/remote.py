@@ -28,6 +28,8 @@ _SOCKET_LIMIT = 90
 """ssh binds `<ControlPath>.<16 letters>` first, and a socket's name has 108 bytes (unix(7))."""
 _LOGIN_SECONDS = 20.0
 """For what ConnectTimeout does not cover: authentication."""
+_PREFERRED = b"ConnectTimeout 10\nServerAliveInterval 15\nServerAliveCountMax 3\n"
+"""Where nobody says otherwise."""
 _PLACEHOLDER = re.compile(rb"\{(\w+)\}")
 
 
@@ -76,6 +78,11 @@ class Remote:
         A private directory with a short name.
     name
         Distinguishes workers that share the directory.
+
+    Raises
+    ------
+    DbbError
+        The directory's name is too long for ssh's control socket.
     """
 
     def __init__(self, site: Site, runtime: Path, name: str) -> None:
@@ -212,7 +219,7 @@ class Remote:
         timeout: float | None = None,
         stall_timeout: float | None = None,
         on_progress: Callable[[int], None] | None = None,
-    ) -> "Said":
+    ) -> Said:
         """The same, for who wants to know how a script has failed; `more` follows `data`, and begins anew.
 
         Raises
@@ -285,7 +292,7 @@ class Remote:
         """Start to connect, and have ssh check its configuration meanwhile."""
         for prefer_cipher in (True, False):
             self._drop_master()
-            self._write_config(prefer_cipher)
+            self._write_config(prefer_cipher=prefer_cipher)
             try:
                 self._start_master()
                 done = run([*self.ssh_argv, "-G", "--", self.site.host], env=ENVIRONMENT, timeout=30)
@@ -341,7 +348,21 @@ class Remote:
             return lines_of(self._log.read_bytes())
         return []
 
-    def _write_config(self, prefer_cipher: bool) -> None:
+    def _write_config(self, *, prefer_cipher: bool) -> None:
+        # `Host *` ends whatever block the user's configuration ended in.
+        text = self._own_config() + self._users_config() + b"\nHost *\n" + _PREFERRED
+        if prefer_cipher:
+            text += b"Ciphers ^aes128-gcm@openssh.com\n"
+        try:
+            # Somebody who tidies /tmp up may have taken it away.
+            self.runtime.mkdir(mode=0o700, exist_ok=True)
+            with open(self.config, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(text)
+        except OSError as error:
+            raise RemoteError(runtime_failure(error)) from error
+
+    def _own_config(self) -> bytes:
+        """What must be so, and the options of our configuration."""
         site = self.site
         lines = [
             "BatchMode yes",
@@ -365,18 +386,7 @@ class Remote:
         lines += [f"{key} {value}" for key, value in site.options.items()]
         if any("\n" in line for line in lines):
             raise RemoteError(_bad_configuration("a line break in an ssh option"))
-        text = os.fsencode("\n".join(lines) + "\n") + self._users_config()
-        # `Host *` ends whatever block the user's configuration ended in.
-        text += b"\nHost *\nConnectTimeout 10\nServerAliveInterval 15\nServerAliveCountMax 3\n"
-        if prefer_cipher:
-            text += b"Ciphers ^aes128-gcm@openssh.com\n"
-        try:
-            # Somebody who tidies /tmp up may have taken it away.
-            self.runtime.mkdir(mode=0o700, exist_ok=True)
-            with open(self.config, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                file.write(text)
-        except OSError as error:
-            raise RemoteError(runtime_failure(error)) from error
+        return os.fsencode("\n".join(lines) + "\n")
 
     def _users_config(self) -> bytes:
         """As ssh itself would read it: it checks who may write ~/.ssh/config, and no other file."""
