@@ -449,10 +449,15 @@ def _start(
             # A group of its own, and no terminal: an ssh that has a question fails instead of waiting.
             start_new_session=True,
         )
-    except FileNotFoundError as error:
-        name = os.fsdecode(argv[0])
-        if cwd is not None and not os.path.isdir(cwd):
-            raise ProcessError(f"{name}: its working directory is not there: {os.fsdecode(cwd)}") from error
-        raise ProcessError(f"{name}: not found", f"install {name}, or add its directory to PATH") from error
     except OSError as error:
-        raise ProcessError(f"{os.fsdecode(argv[0])}: can't be started: {error.strerror}") from error
+        raise _not_started(os.fsdecode(argv[0]), cwd, error) from error
+
+
+def _not_started(name: str, cwd: Path | bytes | None, error: OSError) -> ProcessError:
+    if not isinstance(error, FileNotFoundError):
+        return ProcessError(f"{name}: can't be started: {error.strerror}", "try it by hand, as this user")
+    if cwd is not None and not os.path.isdir(cwd):
+        return ProcessError(
+            f"{name}: its working directory is not there: {os.fsdecode(cwd)}", "mount it, or make it"
+        )
+    return ProcessError(f"{name}: not found", f"install {name}, or add its directory to PATH")

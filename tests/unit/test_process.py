@@ -196,8 +196,9 @@ def test_a_missing_working_directory_is_named(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_program_is_named(tmp_path: Path) -> None:
     (tmp_path / "tool").touch()
-    with pytest.raises(ProcessError, match="tool: can't be started: Permission denied"):
+    with pytest.raises(ProcessError, match="tool: can't be started: Permission denied") as caught:
         run([str(tmp_path / "tool")])
+    assert "by hand" in caught.value.hint
 
 
 def test_a_background_program_runs_until_it_is_closed(tmp_path: Path) -> None:
