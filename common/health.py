@@ -431,7 +431,8 @@ class _Look:
         except DbbError as error:
             self._found.put(fail(self.check.name, error.message, error.hint))
         except OSError as error:
-            self._found.put(fail(self.check.name, str(error)))
+            hint = "see that this user may look there, and the disk is well"
+            self._found.put(fail(self.check.name, str(error), hint))
         except Exception as error:  # noqa: BLE001 - one check that breaks must not hide the others
             self._found.put(
                 fail(

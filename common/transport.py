@@ -8,7 +8,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from common.errors import Failure, ProcessError, RemoteError, Scope
@@ -18,6 +18,7 @@ from common.remote import (
     ENVIRONMENT,
     Remote,
     Symptom,
+    command_failed,
     connection_failure,
     endpoint_failure,
     fill,
@@ -546,7 +547,7 @@ def _rsync_failure(code: int, lines: Sequence[str], *, connected: bool) -> Failu
         return Failure(Scope.CONNECTION, "connection lost", reason, "look at the network between the sites")
     far = code in _RSYNC_CONNECTION or code == _RSYNC_FILE_IO or code > 128
     if far or any(_RSYNC_FAR_END.search(line) for line in lines):
-        return Failure(Scope.ENDPOINT, "rsync failed at the endpoint", reason)
+        return replace(command_failed(reason), cause="rsync failed at the endpoint")
     if code in _RSYNC_NEAR:
         return Failure(Scope.HANDOFF, "rsync failed", reason, "look at rsync's version and its environment")
     return incomplete([reason])

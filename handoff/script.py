@@ -127,11 +127,9 @@ class Answer:
                 answer._raise_failure()
                 return answer
             records.append((word.decode(errors="replace"), value))
-        raise RemoteError(
-            Failure(
-                Scope.ENDPOINT, "endpoint script cut short", f"its answer ends with {output[-_TELLING:]!r}"
-            )
-        )
+        reason = f"its answer ends with {output[-_TELLING:]!r}"
+        hint = "it is tried again; what ends programs there, or keeps back what they print?"
+        raise RemoteError(Failure(Scope.ENDPOINT, "endpoint script cut short", reason, hint))
 
     def all(self, word: str) -> list[bytes]:
         return [value for name, value in self.records if name == word]

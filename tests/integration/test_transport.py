@@ -413,6 +413,8 @@ def test_an_rsync_that_fails_at_the_endpoint_is_no_files_fault(
         sent = place.send(Rsync(remote, NO_LIMITS), place.write([b"a"]))
     assert kind(sent.failure) == (Scope.ENDPOINT, "rsync failed at the endpoint")
     assert sent.error == expected
+    assert sent.failure is not None
+    assert sent.failure.hint
 
 
 @pytest.mark.parametrize(

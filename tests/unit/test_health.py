@@ -52,7 +52,14 @@ def _hangs(until: Event) -> Iterator[Result]:
     ("error", "told"),
     [
         (DbbError("it broke", "mend it"), fail("odd", "it broke", "mend it")),
-        (OSError(13, "Permission denied"), fail("odd", "[Errno 13] Permission denied")),
+        (
+            OSError(13, "Permission denied"),
+            fail(
+                "odd",
+                "[Errno 13] Permission denied",
+                "see that this user may look there, and the disk is well",
+            ),
+        ),
         (
             ValueError("x"),
             fail(

@@ -64,6 +64,7 @@ def test_an_answer_without_its_end_is_none(output: bytes) -> None:
     with pytest.raises(RemoteError, match="answer") as caught:
         Answer.read(output)
     assert caught.value.failure.scope is Scope.ENDPOINT
+    assert caught.value.failure.hint
 
 
 def test_an_answer_may_tell_a_failure_of_the_whole_visit() -> None:
