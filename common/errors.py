@@ -66,3 +66,9 @@ class Failure:
     reason: str
     hint: str = ""
     transient: bool = True
+
+
+def unreadable(path: str, reason: str | None) -> Failure:
+    """The failure of a file that can't be read, whoever wanted to; `path` as it is told."""
+    hint = "give the manager's user the right to read it, or look at the disk"
+    return Failure(Scope.FILE, "can't be read", f"{path} can't be read: {reason}", hint)

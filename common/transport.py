@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from common.errors import Failure, ProcessError, RemoteError, Scope
+from common.errors import Failure, ProcessError, RemoteError, Scope, unreadable
 from common.files import Checksum
 from common.process import Completed, run
 from common.remote import (
@@ -29,6 +29,7 @@ from common.remote import (
     split_template,
     stalled,
 )
+from common.wording import path as shown
 
 Progress = Callable[[int], None]
 """Is told the bytes that have gone out so far, as well as that can be known."""
@@ -477,12 +478,12 @@ class Consignment:
         try:
             status = os.lstat(whole)
         except OSError as error:
-            self.failures[path] = unreadable(whole, error)
+            self.failures[path] = not_sent(whole, error)
             return
         if not stat.S_ISREG(status.st_mode):
             self.failures[path] = _of_file("not a regular file", whole, "it is something else now")
         elif not os.access(whole, os.R_OK, effective_ids=True):
-            self.failures[path] = _of_file("file unreadable", whole, "no permission to read it")
+            self.failures[path] = unreadable(shown(whole), "no permission")
         else:
             self.statuses[path] = status
 
@@ -510,15 +511,15 @@ def _by_directory(paths: Sequence[bytes]) -> dict[bytes, list[bytes]]:
     return groups
 
 
-def unreadable(path: bytes, error: OSError) -> Failure:
+def not_sent(path: bytes, error: OSError) -> Failure:
     """The failure of a file of the batch that can't be read, or is not there."""
-    cause = "file vanished" if isinstance(error, FileNotFoundError) else "file unreadable"
-    return _of_file(cause, path, error.strerror)
+    if isinstance(error, FileNotFoundError):
+        return _of_file("file vanished", path, error.strerror)
+    return unreadable(shown(path), error.strerror)
 
 
 def _of_file(cause: str, path: bytes, reason: str | None) -> Failure:
-    shown = path.decode(errors="backslashreplace")
-    return Failure(Scope.FILE, cause, f"{shown}: {reason}")
+    return Failure(Scope.FILE, cause, f"{shown(path)}: {reason}")
 
 
 def broken_off(done: Completed) -> Failure | None:

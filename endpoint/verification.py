@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from common.entry import Batch, Done, Entry, Failed, Outcome
-from common.errors import Failure, Scope
+from common.errors import Failure, Scope, unreadable
 from common.files import Algorithm, Checksum, Fence, checksum
 from common.ledger.rows import Origin
 from common.placing import flush_files, same_content
@@ -187,6 +187,4 @@ def _changed(entry: Entry, change: str) -> Done:
 def _unreadable(entry: Entry, error: OSError) -> Outcome:
     if error.errno in _GONE:
         return _changed(entry, "left the buffer")
-    reason = f"{shown(entry.path)} can't be read: {error.strerror}"
-    hint = "give the manager's user the right to read it, or look at the disk"
-    return Failed(entry.id, Failure(Scope.FILE, "can't be read", reason, hint))
+    return Failed(entry.id, unreadable(shown(entry.path), error.strerror))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from common.entry import Batch, Done, Entry, Failed, Outcome, Report
-from common.errors import Failure, RemoteError, Scope
+from common.errors import Failure, RemoteError, Scope, unreadable
 from common.exchange import Receipts
 from common.files import Algorithm, Checksum, Fence, Hashing, checksum
 from common.pool import Tell
@@ -271,6 +271,4 @@ def _changed(entry: Entry, change: str) -> Done:
 def _unreadable(entry: Entry, error: OSError) -> Outcome:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return _changed(entry, _GONE)
-    reason = f"{shown(entry.path)} can't be read: {error.strerror}"
-    hint = "give the manager's user the right to read it, or look at the disk"
-    return Failed(entry.id, Failure(Scope.FILE, "can't be read", reason, hint))
+    return Failed(entry.id, unreadable(shown(entry.path), error.strerror))

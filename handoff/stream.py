@@ -12,7 +12,7 @@ from common.errors import Failure, RemoteError
 from common.files import Algorithm, Hashing
 from common.process import Chunk
 from common.remote import Remote, Said, endpoint_failure
-from common.transport import Consignment, Limits, Progress, Sent, broken_off, incomplete, unreadable
+from common.transport import Consignment, Limits, Progress, Sent, broken_off, incomplete, not_sent
 from handoff.script import Answer, Definitions, ancestors, script, whole_failure
 
 _NOTHING = memoryview(bytes(1 << 20))
@@ -96,7 +96,7 @@ def _content(batch: Consignment, algorithm: Algorithm) -> Iterator[Chunk]:
                     break
             batch.checksums[path], _ = hashing.result
         except OSError as error:
-            batch.failures[path] = unreadable(hashing.path, error)
+            batch.failures[path] = not_sent(hashing.path, error)
         # One that has become shorter, or can't be read on, will not be placed; the next ones will.
         while left:
             yield _NOTHING[:left]

@@ -253,7 +253,7 @@ def test_an_unreadable_file_does_not_stop_the_others(make: Make, place: Place, s
     lost = "-dac_override,-dac_read_search"
     powerless = ["setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}"] if os.geteuid() == 0 else []
     done = run([*powerless, sys.executable, "-c", program], cwd=REPOSITORY)
-    assert (done.stdout, done.last_words) == (b"{b'secret': 'file unreadable'} None\n", "")
+    assert (done.stdout, done.last_words) == (b"{b'secret': \"can't be read\"} None\n", "")
     assert set(files_below(place.staging).values()) == {b"content of a", b"content of z"}
 
 
