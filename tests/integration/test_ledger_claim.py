@@ -1,8 +1,6 @@
 """Handing work out: what a claim takes, in which order, and what it leaves."""
 
-from collections.abc import Iterator
 from itertools import permutations
-from pathlib import Path
 
 import pytest
 
@@ -12,23 +10,14 @@ from handoff.lifecycle import HOLD, SEND
 from tests.ledgers import (
     NOW,
     UNREACHABLE,
-    assert_sound,
     bring,
     done,
     failed,
     found,
     moves,
-    open_ledger,
     states,
     take,
 )
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with open_ledger(tmp_path) as ledger:
-        yield ledger
-        assert_sound(ledger)
 
 
 def paths(batch: Batch) -> list[bytes]:

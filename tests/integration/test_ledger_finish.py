@@ -1,8 +1,6 @@
 """Writing outcomes: where entries go, what is kept of them, and entries that turn out to be one."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +13,6 @@ from tests.ledgers import (
     NOW,
     UNREACHABLE,
     UNREADABLE,
-    assert_sound,
     bring,
     carry,
     checksum,
@@ -23,7 +20,6 @@ from tests.ledgers import (
     failed,
     found,
     moves,
-    open_ledger,
     rows,
     states,
     take,
@@ -31,13 +27,6 @@ from tests.ledgers import (
 )
 
 LATER = NOW + 100_000
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with open_ledger(tmp_path) as ledger:
-        yield ledger
-        assert_sound(ledger)
 
 
 def put(ledger: Ledger, state: str, content: str = "light") -> None:

@@ -1,6 +1,5 @@
 """Discovery's verbs: what a page of found files does to the ledger."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from common.ledger.ledger import Ledger
 from common.ledger.rows import Found, Recorded, Version
 from tests.ledgers import (
     NOW,
-    assert_sound,
     bring,
     carry,
     checksum,
@@ -26,13 +24,6 @@ from tests.ledgers import (
 )
 
 HOSTILE = [b" a b", b"-rf", b"$(touch x)", b"new\nline", b"\xff\xfe", b"quote'\"", b"d/\x01", "é".encode()]
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with open_ledger(tmp_path) as ledger:
-        yield ledger
-        assert_sound(ledger)
 
 
 def test_an_unknown_path_is_a_new_entry(ledger: Ledger) -> None:
