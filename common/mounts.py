@@ -37,7 +37,7 @@ class Ground:
     point: bytes
     """Where that is mounted."""
     is_remembered: bool = False
-    """So it was for an earlier manager; whatever the directory holds shows that this is no longer meant."""
+    """It was so for an earlier manager; if anything lies in the directory, that is no longer meant."""
 
     @classmethod
     def under(cls, path: bytes) -> "Ground":

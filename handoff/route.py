@@ -43,7 +43,9 @@ class Route:
     bandwidth: int | None = None
     """Bytes a second for one worker."""
     timeout: float | None = None
+    """Seconds of wall-clock time for one command."""
     stall_timeout: float | None = None
+    """Seconds that a command may move no bytes."""
 
     @classmethod
     def of(cls, config: "HandoffConfig", owner: str) -> "Route":

@@ -173,7 +173,10 @@ class InTrouble:
 
 
 class LedgerReader:
-    """Reads a ledger, whether a manager has it open or not."""
+    """Reads a ledger, whether a manager has it open or not.
+
+    Each question raises `LedgerError` where it can't be answered. Times are milliseconds since the epoch.
+    """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         """Use `open`."""
@@ -260,7 +263,7 @@ class LedgerReader:
         return next(iter(self.waits()), None)
 
     def rates(self, state: str, *, now_ms: int, windows: Sequence[int] = (60, 300, 900)) -> dict[str, Rate]:
-        """What has come into a state, by window: ``1m``, ``5m``, ``15m``."""
+        """What has come into a state within windows of so many seconds, by their names: ``1m``, ``5m``."""
         with self._reading():
             return {
                 f"{window // 60}m": Rate(*pace(self._connection, state, window, now_ms)) for window in windows
