@@ -55,7 +55,7 @@ class Renewal(Generic[Config]):
         except DbbError as error:
             for problem in error.message.splitlines():
                 log.error("configuration refused: %s", problem)
-            log.error("the configuration of before stays in force. %s", error.hint)
+            log.error("the old configuration stays in force. %s", error.hint)
             return None
 
     def _taken(self, coming: Config) -> Renewed:

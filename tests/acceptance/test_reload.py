@@ -92,7 +92,7 @@ def test_a_configuration_that_can_not_be_used_is_refused_and_the_one_before_goes
             _hang_up(managed)
         else:
             _change(managed, changes[wrong])
-        eventually(lambda: "the configuration of before stays in force" in manager.said)
+        eventually(lambda: "the old configuration stays in force" in manager.said)
         (problem,) = re.findall(r"ERROR:configuration refused: (.*)", manager.said)
         assert told[wrong] in problem
         write_file(managed.buffer, b"a.txt", b"a")
