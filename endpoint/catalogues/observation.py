@@ -9,9 +9,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from endpoint.catalogues.asked import Answers, Asked, says_the_same
 from endpoint.catalogues.cards import Card, Value, values
+
+if TYPE_CHECKING:
+    from astro_metadata_translator import MetadataTranslator
+
+    Translator = type[MetadataTranslator]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +74,13 @@ _CARDS = {
 }
 
 Header = Mapping[str, Value]
-Translate = Callable[[Sequence[Header]], Mapping[str, Value]]
 
 
 class Observer:
     """Reads observations out of headers. Its library is imported with the first that names an instrument."""
 
     def __init__(self) -> None:
-        self._translate: Translate | None = None
+        self._translation: _Translation | None = None
 
     def read(self, units: Sequence[list[Card]]) -> Observation:
         """The observation that a file's header units tell of."""
@@ -86,9 +91,8 @@ class Observer:
             _first([header], _CARDS["detector"]) for header in headers[-len(units[1:]) :]
         )
         if known["instrument"] is not None or known["telescope"] is not None:
-            if self._translate is None:
-                self._translate = _translation()
-            known |= self._translate(headers)
+            self._translation = self._translation or _Translation()
+            known |= self._translation.of(headers)
         return Observation(**known)  # type: ignore[arg-type]
 
 
@@ -103,56 +107,61 @@ def _only(found: Iterable[Value]) -> Value:
     return different.pop() if len(different) == 1 else None
 
 
-def _translation() -> Translate:
-    """Import what translates, with what it needs: a second's work, and 60 MB of memory."""
-    from astropy.utils.data import conf as downloads
+class _Translation:
+    """What translates headers; to make it imports all that it needs: a second's work, and 60 MB of memory."""
 
-    # Before anything else of it: nothing unattended may wait for the Internet, where astropy would
-    # look for the latest leap seconds.
-    downloads.allow_internet = False
-    from astro_metadata_translator import MetadataTranslator, ObservationInfo
+    def __init__(self) -> None:
+        from astropy.utils.data import conf as downloads
 
-    strange: deque[Answers] = deque(maxlen=_REMEMBERED)
-    recent: deque[tuple[type[MetadataTranslator], Answers, Mapping[str, Value]]] = deque(maxlen=_REMEMBERED)
+        # Before anything else of it: nothing unattended may wait for the Internet, where astropy would
+        # look for the latest leap seconds.
+        downloads.allow_internet = False
+        from astro_metadata_translator import MetadataTranslator, ObservationInfo
 
-    def translator_of(header: Header) -> type[MetadataTranslator] | None:
-        # To find nobody takes five milliseconds, a look at all installed packages among them.
-        if any(says_the_same(header, answers) for answers in strange):
-            return None
-        asked = Asked(header)
-        try:
-            return MetadataTranslator.determine_translator(asked)
-        except ValueError:
-            strange.append(asked.answers)
-            return None
+        self._determine = MetadataTranslator.determine_translator
+        self._observe = ObservationInfo
+        self._strange: deque[Answers] = deque(maxlen=_REMEMBERED)
+        """Of headers that nobody can translate."""
+        self._recent: deque[tuple[Translator, Answers, Mapping[str, Value]]] = deque(maxlen=_REMEMBERED)
+        """What was translated, by whom, and the answers on which that rests."""
 
-    def exposure(translator: type[MetadataTranslator], header: Header) -> Mapping[str, Value]:
-        for known, answers, found in reversed(recent):
-            if known is translator and says_the_same(header, answers):
-                return found
-        asked = Asked(header)
-        try:
-            info = ObservationInfo(asked, translator_class=translator, subset=set(_PROPERTIES), quiet=True)
-        except Exception:  # noqa: BLE001 - a translator may raise anything over a header; its cards are left
-            return {}
-        found = {name: _plain(getattr(info, key)) for key, name in _PROPERTIES.items()}
-        recent.append((translator, asked.answers, found))
-        return found
-
-    def translate(headers: Sequence[Header]) -> Mapping[str, Value]:
+    def of(self, headers: Sequence[Header]) -> Mapping[str, Value]:
+        """What the headers of a file say of the observation; nothing where nobody knows the instrument."""
         with warnings.catch_warnings(action="ignore"):
-            translator = next(filter(None, map(translator_of, headers[:2])), None)
+            translator = next(filter(None, map(self._translator, headers[:2])), None)
             if translator is None:
                 return {}
             found = {
                 "translator": translator.name,
                 # Of a file with one extension or none, that says all; of others, it is one detector's.
-                **exposure(translator, headers[:2][-1]),
+                **self._exposure(translator, headers[:2][-1]),
                 "detector": _only(_detector(translator, header) for header in headers[1:] or headers),
             }
         return {name: value for name, value in found.items() if value is not None}
 
-    return translate
+    def _translator(self, header: Header) -> "Translator | None":
+        # To find nobody takes five milliseconds, a look at all installed packages among them.
+        if any(says_the_same(header, answers) for answers in self._strange):
+            return None
+        asked = Asked(header)
+        try:
+            return self._determine(asked)
+        except ValueError:
+            self._strange.append(asked.answers)
+            return None
+
+    def _exposure(self, translator: "Translator", header: Header) -> Mapping[str, Value]:
+        for known, answers, found in reversed(self._recent):
+            if known is translator and says_the_same(header, answers):
+                return found
+        asked = Asked(header)
+        try:
+            info = self._observe(asked, translator_class=translator, subset=set(_PROPERTIES), quiet=True)
+        except Exception:  # noqa: BLE001 - a translator may raise anything over a header; its cards are left
+            return {}
+        found = {name: _plain(getattr(info, key)) for key, name in _PROPERTIES.items()}
+        self._recent.append((translator, asked.answers, found))
+        return found
 
 
 def _detector(translator: Callable[[Header], object], header: Header) -> Value:
