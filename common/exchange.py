@@ -14,8 +14,9 @@ from common.files import Algorithm, Checksum
 from common.ledger.rows import Origin, Receipt
 from common.wording import json_moment, json_path
 
+RECEIPT_STATES = ("stored", "ingested")
+"""What a receipt may tell of a file."""
 _DIGITS = {"sha256": 64, "blake2b": 128}
-_STATES = ("stored", "ingested")
 _NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 _TOLD = 10
 """So many lines of a note that make no sense are told each by itself."""
@@ -130,7 +131,7 @@ def receipt_lines(receipts: Iterable[Receipt]) -> bytes:
 
 def _receipt(line: bytes) -> Receipt:
     fields = _fields(line)
-    if fields["state"] not in _STATES:
+    if fields["state"] not in RECEIPT_STATES:
         raise ValueError(f"no state that we know: {fields['state']!r}")
     return Receipt(_path(fields["path"]), _checksum(fields), fields["state"], _time(fields["at"]))
 

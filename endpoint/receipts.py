@@ -7,15 +7,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from common.entry import Batch, Done, Report
-from common.exchange import receipt_lines
+from common.exchange import RECEIPT_STATES, receipt_lines
 from common.files import Checksum
 from common.ledger.ledger import Ledger
 from common.ledger.rows import Receipt
 from common.logs import Steady
 
 log = logging.getLogger(__name__)
-
-_STATES = ("stored", "ingested")
 
 
 class Receipts:
@@ -58,7 +56,7 @@ class Receipts:
             checksum = outcome.checksum or entry.checksum
             if not isinstance(outcome, Done) or checksum is None:
                 continue
-            if outcome.state in _STATES:
+            if outcome.state in RECEIPT_STATES:
                 told.append((entry.path, checksum, outcome.state))
             elif outcome.state == "duplicate":
                 duplicates.append((entry.path, checksum))
@@ -72,7 +70,7 @@ class Receipts:
             (path, checksum, version.state)
             for path, checksum in wanted
             for version in versions.get(path, ())
-            if version.state in _STATES
+            if version.state in RECEIPT_STATES
             and version.checksum
             and (version.checksum == checksum or version.checksum.algorithm != checksum.algorithm)
         ]
