@@ -10,7 +10,7 @@ from common.wording import duration
 
 log = logging.getLogger(__name__)
 
-_SETBACKS = 3
+SETBACKS = 3
 """After so many failures in a row nobody hopes any more that it will be well soon."""
 
 
@@ -49,7 +49,7 @@ class Gate:
     @property
     def is_hopeful(self) -> bool:
         """Whether it is closed, and may open soon."""
-        return self._breaker.is_open and self._breaker.trips < _SETBACKS
+        return self._breaker.is_open and self._breaker.trips < SETBACKS
 
     def fail(self, failure: Failure, now: float) -> None:
         """Close it, or keep it closed; said once, and then once a minute."""

@@ -31,8 +31,6 @@ from handoff.survey import Survey
 
 _SWEEPS_A_LIFE = 8
 """So often within the time after which empty directories expire they are swept."""
-_HOPEFUL_SETBACKS = 3
-"""After so many failures in a row `--once` gives up waiting."""
 
 
 class Handoff:
@@ -166,8 +164,7 @@ class Handoff:
         )
 
     def hopeful(self) -> bool:
-        unsettled = self._outlook.is_unsettled and self._outlook.setbacks < _HOPEFUL_SETBACKS
-        return unsettled or self._holding.is_hopeful
+        return self._outlook.is_hopeful or self._holding.is_hopeful
 
     def _may_be_bulky(self, step: Step, in_flight: Sequence[Batch]) -> bool:
         """One worker is kept free of bulky files, so that they never hold up the small ones."""

@@ -8,6 +8,7 @@ from typing import Literal
 from common.engine import now_ms
 from common.entry import Batch, Entry, Failed, Outcome, Report
 from common.errors import Failure, Scope
+from common.gate import SETBACKS
 from common.logs import Steady
 from common.remote import ENDPOINT_FULL
 from common.retry import Breaker
@@ -69,11 +70,6 @@ class Outlook:
         return self._breaker.failure
 
     @property
-    def setbacks(self) -> int:
-        """How often it has failed since all was well."""
-        return self._breaker.trips
-
-    @property
     def is_on_trial(self) -> bool:
         """Whether it has failed, and the next batch is to show whether all is well again."""
         return self._breaker.is_half_open
@@ -85,9 +81,10 @@ class Outlook:
         return None if free is None else free - self._min_free
 
     @property
-    def is_unsettled(self) -> bool:
-        """Whether a look is under way, or the first one or the next probe is still to come."""
-        return self._is_looking or self.survey is None or self._breaker.is_open
+    def is_hopeful(self) -> bool:
+        """Whether a look is under way, or still to come, after which files may soon be sent."""
+        is_unsettled = self._is_looking or self.survey is None or self._breaker.is_open
+        return is_unsettled and self._breaker.trips < SETBACKS
 
     def is_look_due(self, now: float) -> bool:
         due = self._breaker.probe_due(now) if self._breaker.is_open else now >= self._next_look
