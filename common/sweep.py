@@ -5,11 +5,21 @@ from contextlib import suppress
 
 from common.tree import Tree
 
+_SWEEPS_A_LIFE = 8
+"""So often within the time after which empty directories expire they are swept."""
+
+
+def sweep_every(older_than: float) -> float:
+    """Seconds from one sweep to the next, of directories that expire after so many seconds.
+
+    Each sweep lists every directory.
+    """
+    return min(3600.0, older_than / _SWEEPS_A_LIFE)
+
 
 def sweep_empty_directories(root: bytes, *, older_than: float, now: float) -> tuple[bytes, ...]:
     """Remove directories below a root that are empty and were last changed over `older_than` seconds ago.
 
-    Every directory is listed, so an hourly call, or ten in the course of `older_than`, is plenty.
     One that has just lost its last directory was changed by that, and waits for its own time.
     Links are not followed, the root stays, and one that is filled at the last moment is kept by
     the kernel. What can't be read or removed is left: the scan and `check` tell of it.

@@ -14,6 +14,7 @@ from typing import Protocol
 from common.files import BufferedFile, Fence
 from common.ledger.rows import VANISHED, Version
 from common.logs import Steady
+from common.sweep import sweep_every
 from common.wording import files as counted
 from common.wording import path as shown
 from common.wording import size
@@ -22,8 +23,6 @@ from endpoint.lifecycle import FINISHED
 
 log = logging.getLogger(__name__)
 
-_SWEEPS_A_LIFE = 8
-"""So often within the time after which empty directories expire they are swept out of the buffer."""
 _KEPT = (b".notes/", b".receipts/")
 _UNHURRIED = 0.25
 """Seconds that an errand may wait for."""
@@ -69,7 +68,7 @@ class Cleaner:
         self._errands: deque[Errand] = deque()
         self._is_out = False
         self._next_round = now if self._roots else math.inf
-        self._sweep_every = min(3600.0, rules.directories_empty_for / _SWEEPS_A_LIFE)
+        self._sweep_every = sweep_every(rules.directories_empty_for)
         self._next_sweep = math.inf if self._storage is None else now + min(self._sweep_every, 60.0)
         self._steady = Steady()
         self._tally = _Tally()

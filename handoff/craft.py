@@ -19,6 +19,7 @@ from common.lifecycle import Step
 from common.mishaps import Mishaps, tell, worker_died
 from common.mounts import Ground
 from common.pool import Crash
+from common.sweep import sweep_every
 from common.tasks import Chore, Identify
 from handoff.config import HandoffConfig
 from handoff.courier import Look, Sweep
@@ -28,9 +29,6 @@ from handoff.outlook import Outlook
 from handoff.receipts import Collection
 from handoff.route import Orders, fast_algorithm, transfer_of
 from handoff.survey import Survey
-
-_SWEEPS_A_LIFE = 8
-"""So often within the time after which empty directories expire they are swept."""
 
 
 class Handoff:
@@ -47,7 +45,7 @@ class Handoff:
         self._leftovers: set[bytes] = set()
         self._mishaps = Mishaps()
         self._holding = Gate("delivered files wait in the buffer", "the holding area takes files again")
-        self._sweep_every = min(3600.0, config.general.expiration_time / _SWEEPS_A_LIFE)
+        self._sweep_every = sweep_every(config.general.expiration_time)
         self._next_sweep = time.monotonic() + min(self._sweep_every, 60.0)
         self._disks = Disks(
             {
