@@ -39,27 +39,27 @@ def checks(path: Path, config: EndpointConfig, *, canary: bool) -> Sequence[Chec
         min_free=config.general.min_free,
         log=config.logging.file,
     )
-    found = [
-        *common_checks(subject),
-        Check("buffer", lambda: directory("buffer", buffer, "the handoff manager delivers into it"))
-        if not config.finder.reads_logs
-        else Check("rsync logs", lambda: _logs(config)),
-        *(
-            []
-            if storage is None
-            else [
-                Check("storage", lambda: goal("storage", storage, buffer, "verified files are moved into it"))
-            ]
-        ),
-        *(Check("cleaner", partial(_cleaned, place)) for place in config.cleaner.directories),
-        Check("catalogue", lambda: _catalogue(config), limit=_CATALOGUE),
-    ]
-    if section.staging is not None:
-        staging = os.fsencode(section.staging)
-        found.insert(-1, Check("staging", lambda: directory("staging", staging, "delivery notes lie in it")))
+    found = [*common_checks(subject), *_places(config, buffer, storage)]
+    found.append(Check("catalogue", lambda: _catalogue(config), limit=_CATALOGUE))
     if canary:
         found.append(Check("canary", lambda: _canary(config), limit=_CATALOGUE))
     return found
+
+
+def _places(config: EndpointConfig, buffer: bytes, storage: bytes | None) -> Iterator[Check]:
+    """The directories that it works in."""
+    if config.finder.reads_logs:
+        yield Check("rsync logs", lambda: _logs(config))
+    else:
+        yield Check("buffer", lambda: directory("buffer", buffer, "the handoff manager delivers into it"))
+    if storage is not None:
+        purpose = "verified files are moved into it"
+        yield Check("storage", lambda: goal("storage", storage, buffer, purpose))
+    for place in config.cleaner.directories:
+        yield Check("cleaner", partial(_cleaned, place))
+    if config.endpoint.staging is not None:
+        staging = os.fsencode(config.endpoint.staging)
+        yield Check("staging", lambda: directory("staging", staging, "delivery notes lie in it"))
 
 
 def _canary(config: EndpointConfig) -> Iterator[Result]:
