@@ -184,40 +184,24 @@ def _idle(version: Version, states: States) -> bool:
 
 def _write(connection: sqlite3.Connection, changes: _Changes, states: States, now_ms: int) -> None:
     state = states.first.source
-    if changes.new:
-        connection.executemany(
-            _INSERT,
-            [
-                (
-                    file.path,
-                    *fence_columns(file.fence),
-                    *checksum_columns(file.checksum),
-                    state,
-                    file.bulky,
-                    now_ms,
-                    now_ms,
-                )
-                for file in changes.new
-            ],
+    new = [
+        (
+            file.path,
+            *fence_columns(file.fence),
+            *checksum_columns(file.checksum),
+            *(state, file.bulky, now_ms, now_ms),
         )
-    if changes.identified:
-        connection.executemany(
-            _IDENTIFY,
-            [(*checksum_columns(file.checksum), version.id) for version, file in changes.identified],
-        )
-    if changes.anew:
-        connection.executemany(
-            _BEGIN_ANEW,
-            [
-                (*fence_columns(file.fence), file.bulky, state, now_ms, now_ms, version.id)
-                for version, file in changes.anew
-            ],
-        )
-    if changes.renewed:
-        connection.executemany(
-            _RENEW,
-            [(*fence_columns(file.fence), file.bulky, version.id) for version, file in changes.renewed],
-        )
+        for file in changes.new
+    ]
+    identified = [(*checksum_columns(file.checksum), version.id) for version, file in changes.identified]
+    anew = [
+        (*fence_columns(file.fence), file.bulky, state, now_ms, now_ms, version.id)
+        for version, file in changes.anew
+    ]
+    renewed = [(*fence_columns(file.fence), file.bulky, version.id) for version, file in changes.renewed]
+    for query, rows in ((_INSERT, new), (_IDENTIFY, identified), (_BEGIN_ANEW, anew), (_RENEW, renewed)):
+        if rows:
+            connection.executemany(query, rows)
     arrived = [*changes.new, *(file for _, file in changes.anew)]
     if arrived:
         keep_pace(connection, state, len(arrived), sum(file.fence.size for file in arrived), now_ms)
