@@ -27,31 +27,25 @@ from common.ledger.rows import (
 from common.ledger.story import stories
 from common.ledger.totals import totals
 
-_WAITING = """
+_UNSETTLED = """
     SELECT
         state,
-        cause,
         found_at,
         path,
-        reason,
-        due_at
+        reason
     FROM files
     WHERE settled = 0
+"""
+
+_WAITING = f"""
+    {_UNSETTLED}
         AND cause = ''
     ORDER BY found_at
     LIMIT 1
 """
 
-_WAITING_IN_TROUBLE = """
-    SELECT
-        state,
-        cause,
-        found_at,
-        path,
-        reason,
-        due_at
-    FROM files
-    WHERE settled = 0
+_WAITING_IN_TROUBLE = f"""
+    {_UNSETTLED}
         AND cause <> ''
     ORDER BY found_at
     LIMIT 1

@@ -131,11 +131,9 @@ class Waiting:
     """The file that has waited longest, of those that are well or of those that failed, and why."""
 
     state: str
-    cause: str
     found_at: int
     path: bytes
     reason: str
-    due_at: int | None
 
 
 @dataclass(frozen=True, slots=True)

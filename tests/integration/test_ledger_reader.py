@@ -92,8 +92,8 @@ def test_what_has_waited_longest_is_told_with_its_reason(ledger: Ledger, reader:
     batch = take(ledger)
     assert [entry.path for entry in batch.entries] == [b"young", b"old"]
     bring(ledger, batch, failed(batch.entries[0]), failed(batch.entries[1], UNREACHABLE))
-    old = Waiting("found", "", NOW, b"old", UNREACHABLE.reason, None)
-    young = Waiting("failed", UNREADABLE.cause, NOW + 1, b"young", UNREADABLE.reason, NOW + 10_000)
+    old = Waiting("found", NOW, b"old", UNREACHABLE.reason)
+    young = Waiting("failed", NOW + 1, b"young", UNREADABLE.reason)
     assert reader.waits() == (old, young)
     assert reader.oldest_waiting() == old
 
@@ -101,7 +101,7 @@ def test_what_has_waited_longest_is_told_with_its_reason(ledger: Ledger, reader:
 def test_what_is_in_flight_still_waits(ledger: Ledger, reader: LedgerReader) -> None:
     ledger.record([found()], now_ms=NOW)
     take(ledger)
-    assert reader.oldest_waiting() == Waiting("sending", "", NOW, b"a.fits", "", None)
+    assert reader.oldest_waiting() == Waiting("sending", NOW, b"a.fits", "")
 
 
 def test_failures_are_grouped_by_cause_with_an_example_and_the_next_try(
