@@ -48,6 +48,10 @@ _INSERT_CARD = """
     INSERT INTO cards (file_id, hdu, position, keyword, value, comment)
     VALUES (?, ?, ?, ?, ?, ?)
 """
+_DELETE_CARDS = """
+    DELETE FROM cards
+    WHERE file_id = ?
+"""
 _SELECT = """
     SELECT algorithm, digest
     FROM files
@@ -242,8 +246,11 @@ class SqliteCatalogue:
             cursor = connection.execute(_INSERT_FILE, _row(file, now))
             if cursor.rowcount == 0:  # somebody else has been faster
                 return self._known(request) or Result(request.id, Verdict.FAILED, "it came and went")
+            file_id = cursor.lastrowid or 0
+            # An id is given again when somebody has removed the last file, perhaps without its cards.
+            connection.execute(_DELETE_CARDS, (file_id,))
             if self._keeps_cards:
-                connection.executemany(_INSERT_CARD, _card_rows(cursor.lastrowid or 0, file.units))
+                connection.executemany(_INSERT_CARD, _card_rows(file_id, file.units))
         except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError) as error:
             connection.execute("ROLLBACK TO file")
             return Result(request.id, Verdict.FAILED, f"the catalogue did not take it: {error}")

@@ -16,6 +16,7 @@ from endpoint.catalogues.sqlite import APPLICATION_ID, SqliteCatalogue
 from tests.apart import CAP_DAC_OVERRIDE, apart, give_up, mount, own_namespaces
 from tests.catalogues import request
 from tests.fits import night
+from tests.ledgers import write
 
 IMAGE = next(night(exposures=1, detectors=1, pixels=50)).content
 MOSAIC = next(night(exposures=1, detectors=3, pixels=50, mosaic=True)).content
@@ -234,6 +235,23 @@ def test_other_content_under_the_same_name_is_a_conflict(
         f"this one has sha256 {'f' * 64}"
     )
     assert ask(path, "SELECT digest FROM files") == [{"digest": first.checksum.digest}]
+
+
+def test_a_row_that_somebody_has_removed_with_a_shell_makes_room_for_the_next_file(
+    catalogue: SqliteCatalogue, tmp_path: Path, path: Path
+) -> None:
+    """The program sqlite3 heeds no foreign keys unless it is told to, so that cards stay behind."""
+    list(catalogue.ingest([request(tmp_path, b"a.fits", IMAGE)]))
+    write(path, "DELETE FROM files WHERE name = ?", "a.fits")
+    assert list(catalogue.ingest([request(tmp_path, b"b.txt")])) == [Result(1, Verdict.INGESTED)]
+    assert ask(path, "SELECT name, keyword FROM files LEFT JOIN cards ON file_id = files.id") == [
+        {"name": "b.txt", "keyword": None}
+    ]
+    write(path, "DELETE FROM files")
+    list(catalogue.ingest([request(tmp_path, b"a.fits", IMAGE)]))
+    write(path, "DELETE FROM files")
+    assert list(catalogue.ingest([request(tmp_path, b"b.fits", MOSAIC)])) == [Result(1, Verdict.INGESTED)]
+    assert ask(path, "SELECT count(DISTINCT hdu) AS units FROM cards") == [{"units": 4}]
 
 
 def test_the_same_name_twice_in_a_batch_is_one_file(catalogue: SqliteCatalogue, tmp_path: Path) -> None:
