@@ -1,7 +1,6 @@
 """From a buffer to the ledger: what is there, what of it is new, and what of that has settled."""
 
 import logging
-import time
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 
 from common.files import BufferedFile, Checksum
@@ -70,7 +69,8 @@ class Discovery:
         self._told: set[bytes] = set()
         self._lost_events = False
         self._next_renewal = 0.0
-        self._open_since: dict[bytes, float] = {}
+        self._open: dict[bytes, tuple[float, float]] = {}
+        """By path: when it was first and when it was last seen open for writing."""
 
     def filenos(self) -> list[int]:
         """What becomes readable when there is something new."""
@@ -86,14 +86,14 @@ class Discovery:
     def advance(self, now: float, now_ms: int) -> None:
         """Take in the events, what has settled since, and one page of the walk when it is due."""
         self._listen(now, now_ms)
-        self._enter(self._settling.again(), now_ms)
+        self._enter(self._settling.again(), now, now_ms)
         if self._walk is None and (now >= self._next_walk or self._lost_events):
             self._walk, self._walk_began, self._lost_events = self._scanner.pages(), now, False
             self._keep_watch(now)
         if self._walk is not None and len(self._unknown) < _BACKLOG:
             page = next(self._walk, None)
             if page is not None:
-                self._consider(page, now_ms)
+                self._consider(page, now, now_ms)
             else:
                 self._end_walk(now)
 
@@ -135,13 +135,13 @@ class Discovery:
             log.debug("file events were lost: the whole buffer is looked at")
             self._lost_events = True
         if changes.paths:
-            self._consider(self._scanner.look(changes.paths), now_ms, moved_in=changes.moved_in)
+            self._consider(self._scanner.look(changes.paths), now, now_ms, moved_in=changes.moved_in)
 
-    def _consider(self, page: Page, now_ms: int, moved_in: Container[bytes] = ()) -> None:
+    def _consider(self, page: Page, now: float, now_ms: int, moved_in: Container[bytes] = ()) -> None:
         self._tell(page)
         known = self._ledger.versions([file.path for file in page.files])
         new = [file for file in page.files if not self._is_known(file, known.get(file.path, ()))]
-        self._enter(self._settling.judge(new, moved_in=moved_in), now_ms)
+        self._enter(self._settling.judge(new, moved_in=moved_in), now, now_ms)
 
     def _is_known(self, file: BufferedFile, versions: Iterable[Version]) -> bool:
         waiting = self._unknown.get(file.path)
@@ -159,14 +159,15 @@ class Discovery:
         )
         self._watch.renew()
 
-    def _enter(self, judged: Judged, now_ms: int) -> None:
+    def _enter(self, judged: Judged, now: float, now_ms: int) -> None:
         self._record([self._found(file) for file in judged.settled], now_ms)
-        now = time.monotonic()
         for file in judged.open:
-            if now - self._open_since.setdefault(file.path, now) > _HELD_OPEN:
+            first, _ = self._open.get(file.path, (now, now))
+            self._open[file.path] = first, now
+            if now - first > _HELD_OPEN:
                 self._once(file.path, f"{shown_path(file.path)}: waits, for somebody has it open for writing")
         for file in judged.settled:
-            self._open_since.pop(file.path, None)
+            self._open.pop(file.path, None)
 
     def _record(self, found: list[Found], now_ms: int) -> None:
         if found:
@@ -179,6 +180,10 @@ class Discovery:
     def _end_walk(self, now: float) -> None:
         self._walk = None
         self._walked_since = self._walk_began
+        # What this walk has not seen open any more has been closed, renamed or removed. (One of rsync's logs
+        # sees a file again only when it reads its log once more.)
+        limit = min(self._walk_began, now - _HELD_OPEN)
+        self._open = {path: seen for path, seen in self._open.items() if seen[1] >= limit}
         cost = now - self._walk_began
         is_heard = self._watch is None or self._watch.healthy
         self._next_walk = now + (max(self._pause, _REST * cost) if is_heard else self._pause)
