@@ -41,12 +41,6 @@ from tests.ledgers import (
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with open_ledger(tmp_path) as ledger:
-        yield ledger
-
-
-@pytest.fixture
 def reader(ledger: Ledger) -> Iterator[LedgerReader]:
     with LedgerReader.open(ledger.path) as reader:
         yield reader
