@@ -240,21 +240,21 @@ def _told(message: bytes) -> str:
 
 
 def absolute(directory: bytes) -> bytes:
-    """The directory, if it is one that can be named to a script."""
+    """The directory, if it is one that can be named to a script; raises ValueError if not."""
     if not directory.startswith(b"/") or b"\0" in directory:
         raise ValueError(f"not an absolute path: {directory!r}")
     return directory
 
 
 def plain_path(path: bytes) -> bytes:
-    """The path, if it is relative and leads nowhere but down."""
+    """The path, if it is relative and leads nowhere but down; raises ValueError if not."""
     if b"\0" in path or not {b"", b".", b".."}.isdisjoint(path.split(b"/")):
         raise ValueError(f"not a plain relative path: {path!r}")
     return path
 
 
 def batch_name(name: bytes) -> bytes:
-    """The name, if it is one that a batch of ours has."""
+    """The name, if it is one that a batch of ours has; raises ValueError if not."""
     if not re.fullmatch(rb"batch-[0-9a-f]{16}-[A-Za-z0-9]+", name):
         raise ValueError(f"not the name of a batch: {name!r}")
     return name

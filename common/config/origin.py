@@ -28,7 +28,13 @@ class Origin:
 
 
 def plain_text(value: str) -> str:
-    """Text of one line; it may end up in an argument or in a generated file."""
+    """Text of one line, for it may end up in an argument or in a generated file.
+
+    Raises
+    ------
+    ValueError
+        It is empty, or holds a control character.
+    """
     if not value.strip():
         raise ValueError("must not be empty")
     if not value.isprintable():
@@ -37,7 +43,13 @@ def plain_text(value: str) -> str:
 
 
 def local_path(value: object, base: Path) -> Path:
-    """A path on this machine: ``~`` is expanded, and a relative one starts at `base`."""
+    """A path on this machine: ``~`` is expanded, and a relative one starts at `base`.
+
+    Raises
+    ------
+    ValueError
+        It is no text of one line, names a user that is not known, or is the root directory.
+    """
     if isinstance(value, Path):
         return value
     if not isinstance(value, str):

@@ -1,6 +1,7 @@
 """The kinds of values that the keys of a configuration take; each says in plain words what it wants.
 
-A problem that is found here is told as ``key: message``, so a message starts with "must".
+A problem that is found here is raised as a ValueError and told as ``key: message``, so a message starts
+with "must".
 """
 
 import os

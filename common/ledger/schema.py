@@ -150,6 +150,11 @@ def write_ahead(connection: sqlite3.Connection, path: Path) -> None:
 
     With it, synchronous=NORMAL can lose the last transactions to a power cut, never tear one: what had
     moved since is asked of the endpoint again.
+
+    Raises
+    ------
+    LedgerError
+        The filesystem can't hold one.
     """
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
