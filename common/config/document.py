@@ -143,7 +143,7 @@ def substituted(text: str, environment: Mapping[str, str]) -> tuple[str, list[st
 class _Loader(yaml.SafeLoader):
     """Resolves no scalar by its looks."""
 
-    yaml_implicit_resolvers = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as its class has it
 
 
 @dataclass(slots=True)
