@@ -51,15 +51,17 @@ _VALUES = st.one_of(
     st.booleans(),
     st.integers(-(10**19), 10**19),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40).map(str.rstrip),
+    # Even of quotation marks alone, which are doubled, so many leave room for a comment of ten characters.
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=27).map(str.rstrip),
 )
 
 
 @given(_VALUES, st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=10))
 def test_what_astropy_writes_is_read_back(value: bool | int | float | str, comment: str) -> None:
-    made = fits.Card("KEY", value, comment)
-    expected = fits.Card.fromstring(str(made))
-    assert parse(str(made).encode("ascii")) == [("KEY", expected.value, expected.comment)]
+    made = str(fits.Card("KEY", value, comment))
+    # Not every digit of a number is written; and of a string, astropy itself misreads '' before a lone '.
+    expected = value if isinstance(value, str) else fits.Card.fromstring(made).value
+    assert parse(made.encode("ascii")) == [("KEY", expected, comment)]
 
 
 def test_the_first_of_equal_cards_counts_and_an_extension_goes_before_the_primary_header() -> None:
