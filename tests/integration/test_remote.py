@@ -67,7 +67,8 @@ def failure_of(site: Site, runtime: Path) -> Failure:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    # SIGTERM just before ssh waits may be heeded only when it asks the server for life, after 15 s.
+    deadline = time.monotonic() + 40
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
