@@ -57,16 +57,18 @@ def tell(batch: Batch, report: Report) -> None:
         size(batch.bytes),
         duration(seconds),
     )
-    paths = {entry.id: shown(entry.path) for entry in batch.entries}
+    paths = {entry.id: entry.path for entry in batch.entries}
     for outcome in report.outcomes:
-        path = paths[outcome.entry_id]
-        if isinstance(outcome, Failed) and outcome.failure.scope is Scope.FILE:
+        if isinstance(outcome, Done) and outcome.state == batch.step.target:
+            continue
+        path = shown(paths[outcome.entry_id])
+        if isinstance(outcome, Done):
+            log.warning("%s: %s: %s", outcome.state, path, outcome.reason.removeprefix(f"{path}: "))
+        elif outcome.failure.scope is Scope.FILE:
             # What a program said of the whole transfer names no file, or another one.
             reason = outcome.failure.reason
             named = reason if reason.startswith((f"{path}: ", f"{path} ")) else f"{path}: {reason}"
             log.warning("failed: %s", "; ".join(filter(None, (named, outcome.failure.hint))))
-        elif isinstance(outcome, Done) and outcome.state != batch.step.target:
-            log.warning("%s: %s: %s", outcome.state, path, outcome.reason.removeprefix(f"{path}: "))
 
 
 def worker_died(crash: Crash, scope: Scope) -> Failure:
