@@ -80,6 +80,13 @@ def test_a_machine_that_has_everything_is_ready_within_a_second(checkout: Path) 
     assert b"pytest" in done.stdout
 
 
+def test_modules_are_compiled_where_python_is_told_to_write_none(checkout: Path) -> None:
+    shutil.rmtree(checkout / "handoff" / "__pycache__", ignore_errors=True)
+    argv = ["bash", str(checkout / "env.bash"), "test", "--version"]
+    assert run(argv, timeout=120, env={"PYTHONDONTWRITEBYTECODE": "1"}).exit_code == 0
+    assert list((checkout / "handoff" / "__pycache__").glob("manager.*.pyc"))
+
+
 def test_arguments_of_test_go_to_pytest(checkout: Path) -> None:
     done = env_bash(checkout, "test", "tests/unit/test_fits.py", "-q", "-k", "same_for_the_same_seed")
     assert done.exit_code == 0, (done.stdout + done.stderr).decode()
