@@ -83,7 +83,8 @@ class EndpointConfig(Section):
     buffer: RemotePath
     """Where files appear, whole, under the same relative path as here."""
     transfer: Literal["auto", "rsync", "scp"] = "auto"
-    """`rsync`, `scp`, or `auto`: rsync where both ends have it, else scp; large files through ssh alone."""
+    """`rsync`, `scp`, or `auto`: a tar stream through ssh where the endpoint has GNU tar, else rsync where
+    both ends have it, else scp."""
     ssh: SshConfig = Field(default_factory=dict, validate_default=True)
     """How ssh connects."""
     notes: bool = True

@@ -21,8 +21,6 @@ from handoff.survey import Survey, survey, version_in
 
 _RSYNC_UNCHECKED = (3, 2)
 """The first rsync that knows ``--checksum-choice=none`` (its NEWS)."""
-_STREAMED = 2_000_000
-"""Files of so many bytes on average, and more, take less time as a stream than by rsync (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class Courier:
 
     def _transport(self, batch: Batch, orders: Orders) -> Transport:
         limits = Limits(self._route.bandwidth, self._route.timeout, self._route.stall_timeout)
-        if self._route.streams and batch.bytes >= _STREAMED * len(batch.entries):
+        if orders.transfer == "stream":
             return Stream(self._remote, limits, orders.algorithm)
         if orders.transfer == "commands":
             assert self._route.transfer_template is not None

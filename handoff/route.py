@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from handoff.script import Patience
     from handoff.survey import Survey
 
-TransferName = Literal["rsync", "scp", "commands"]
+TransferName = Literal["stream", "rsync", "scp", "commands"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,6 @@ class Route:
     grounds: tuple[Ground, ...] = ()
     """What buffer and holding lie on, which must stay there."""
     notes: bool = True
-    streams: bool = False
-    """Whether large files may go as a stream instead of by what the orders say."""
     transfer_template: str | None = None
     bandwidth: int | None = None
     """Bytes a second for one worker."""
@@ -61,7 +59,6 @@ class Route:
             staging=os.fsencode(endpoint.staging),
             endpoint_buffer=os.fsencode(endpoint.buffer),
             notes=endpoint.notes,
-            streams=endpoint.transfer == "auto" and not endpoint.commands.transfer,
             transfer_template=endpoint.commands.transfer,
             # Every worker has an equal share, so that all together stay within the limit.
             bandwidth=round(general.bandwidth / general.num_threads) if general.bandwidth else None,
@@ -110,12 +107,14 @@ class Orders:
 
 
 def transfer_of(config: "HandoffConfig", survey: "Survey") -> TransferName:
-    """How files are sent: as the configuration says, or by rsync where both ends have it."""
+    """How files are sent: as the configuration says, or by the fastest way that there are programs for."""
     endpoint = config.endpoint
     if endpoint.commands.transfer:
         return "commands"
     if endpoint.transfer != "auto":
         return endpoint.transfer
+    if survey.tar:
+        return "stream"
     return "rsync" if survey.rsync and shutil.which("rsync") else "scp"
 
 

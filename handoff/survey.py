@@ -80,6 +80,11 @@ class Survey:
         return "rsync" in self.programs
 
     @property
+    def tar(self) -> bool:
+        """Whether it is GNU's, which takes names of any bytes."""
+        return "GNU tar" in self.programs.get("tar", "")
+
+    @property
     def rsync_version(self) -> tuple[int, ...]:
         """Empty where it is not known."""
         return version_in(self.programs.get("rsync", ""))

@@ -25,6 +25,7 @@ tell_programs() {
   tell_program b2sum --version
   tell_program openssl version
   tell_program rsync --version
+  tell_program tar --version
   # What is there and what works are two things.
   say "digest openssl $(printf dbb | openssl dgst -sha256 -r 2>/dev/null)"
   say "digest sha256sum $(printf dbb | sha256sum 2>/dev/null)"

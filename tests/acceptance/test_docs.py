@@ -241,7 +241,7 @@ def test_a_buffer_of_the_original_manager_is_taken_over_with_the_files_in_it(
         shown = shown.replace(words, meant)
     config = here / "etc/dbb/handoff.yaml"
     config.write_text(config.read_text().replace(endpoint, shown))
-    assert "delivered by rsync" in walk.step()
+    assert "delivered by stream" in walk.step()
     write_file(buffer, b"c.dat", b"c")
     eventually(lambda: files_below(arrived).keys() == {FILE, b"b.dat", b"c.dat"}, within=60)
     assert (here / "data/original.db").read_bytes() == before

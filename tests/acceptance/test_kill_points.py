@@ -59,8 +59,8 @@ _POINTS = {
         strike; wait""",
     ),
     "half streamed": Point(
-        "dd",
-        """case $1 in bs=*) [ -e "$directory/struck" ] || head -c 500000; strike;; esac
+        "tar",
+        """case $1 in -x) [ -e "$directory/struck" ] || head -c 500000 | "$real" "$@"; strike;; esac
         exec "$real" "$@" """,
         far=True,
         files=_LARGE,
@@ -88,7 +88,8 @@ def test_a_manager_that_is_killed_while_it_delivers_is_resumed(tmp_path: Path, n
     environment = stand_in(tmp_path / "bin", point.program, strike + point.script)
     with Sshd(tmp_path / "sshd", environment=environment if point.far else None) as sshd:
         sites = Sites(directory, sshd)
-        sites.write_config(general={"bandwidth": "2MB/s"})
+        transfer = "rsync" if point.program == "rsync" else "auto"
+        sites.write_config(endpoint={"transfer": transfer}, general={"bandwidth": "2MB/s"})
         for path, content in point.files.items():
             write_file(sites.buffer, path, content)
         with Run(sites, env=None if point.far else environment) as run:

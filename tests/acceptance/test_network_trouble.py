@@ -320,11 +320,23 @@ def test_sixteen_workers_stay_within_the_limits_of_sshd(sites: Sites, sshd: Sshd
         assert waits(manager) == []
 
 
+NOISE = b"Welcome!\n\0\xff <dbb-0> \nYour quota is 97% used.\r\n" * 50
+
+
 def test_a_login_shell_that_prints_does_no_harm(tmp_path: Path) -> None:
-    noise = b"Welcome!\n\0\xff <dbb-0> \nYour quota is 97% used.\r\n" * 50
-    with Sshd(tmp_path / "sshd", noise=noise) as server:
+    with Sshd(tmp_path / "sshd", noise=NOISE) as server:
         sites = Sites(tmp_path / "sites", server)
         sites.write_config()
+        content = write(sites, 3)
+        with Run(sites) as manager:
+            assert_delivered(sites, content)
+            assert waits(manager) == []
+
+
+def test_a_login_shell_that_prints_has_rsync_wait_until_it_is_mended(tmp_path: Path) -> None:
+    with Sshd(tmp_path / "sshd", noise=NOISE) as server:
+        sites = Sites(tmp_path / "sites", server)
+        sites.write_config(endpoint={"transfer": "rsync"})
         write(sites, 3)
         with Run(sites) as manager:
             eventually(lambda: waits(manager) or counts(sites) == {"held": 3})

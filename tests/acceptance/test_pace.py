@@ -33,20 +33,18 @@ def test_all_workers_together_stay_within_the_bandwidth(sites: Sites, transfer: 
     assert len(rows(sites, "SELECT DISTINCT worker FROM batches WHERE step = 'sending'")) == 3
 
 
-@pytest.mark.parametrize(("transfer", "left"), [("auto", 1), ("rsync", 2)])
-def test_large_files_need_no_rsync_unless_it_is_asked_for(
-    sites: Sites, tmp_path: Path, transfer: str, left: int
-) -> None:
+def test_no_rsync_is_needed_unless_it_is_asked_for(sites: Sites, tmp_path: Path) -> None:
     environment = stand_in(tmp_path / "bin", "rsync", "echo no >&2; exit 1")
-    general = {"chunk_size": 1, "retry": {"attempts": 1}}
-    sites.write_config(endpoint={"transfer": transfer}, general=general)
-    large = os.urandom(3_000_000)
-    write_file(sites.buffer, b"large.fits", large)
-    write_file(sites.buffer, b"small.fits", b"light")
+    sites.write_config(endpoint={"transfer": "rsync"}, general={"retry": {"attempts": 1}})
+    content = {b"large.fits": os.urandom(3_000_000), b"small.fits": b"light"}
+    for path, data in content.items():
+        write_file(sites.buffer, path, data)
     with Run(sites, env=environment) as manager:
         eventually(lambda: "rsync failed" in manager.said)
-        eventually(lambda: len(files_below(sites.buffer)) == left)
-    assert files_below(sites.holding) == ({b"large.fits": large} if left == 1 else {})
+    assert files_below(sites.holding) == {}
+    sites.write_config()
+    with Run(sites, env=environment):
+        eventually(lambda: files_below(sites.holding) == content)
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])

@@ -11,10 +11,11 @@ import pytest
 from common.errors import Scope
 from common.files import checksum
 from common.process import run
-from common.remote import Remote
+from common.remote import ENDPOINT_FULL, Remote
 from common.transport import Limits, Sent
 from handoff.stream import Stream
 from tests.loopback import Sshd, files_below, write_file
+from tests.troubles import disk
 
 SECONDS = 2
 """How long the slow ones take."""
@@ -101,7 +102,7 @@ def test_a_file_that_is_gone_before_its_turn_is_told_and_leaves_the_others_whole
 
 def test_a_name_that_cannot_be_had_is_told_and_leaves_the_others_whole(ends: Ends) -> None:
     paths = write(ends, a=os.urandom(100_000), b=os.urandom(100_000), c=os.urandom(100_000))
-    (ends.batch / "b").mkdir(parents=True)
+    (ends.batch / "b" / "in the way").mkdir(parents=True)
     sent = ends.send(paths)
     assert sent.failure is not None
     assert (sent.failure.scope, sent.failure.cause) == (Scope.FILE, "transfer incomplete")
@@ -117,26 +118,67 @@ def test_times_arrive_to_the_nanosecond(ends: Ends, time_ns: int) -> None:
     assert (ends.batch / "a").stat().st_mtime_ns == time_ns
 
 
-def test_an_endpoint_with_an_old_dd_takes_it_as_well(tmp_path: Path) -> None:
-    shell = _with_failing(tmp_path, "dd", "dd: invalid input flag: 'count_bytes'")
-    with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
-        assert ends.send(write(ends, a=os.urandom(300_001), b=b"", c=b"light")).failure is None
-        assert ends.arrived == files_below(ends.buffer)
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 262_143, 262_144, 2_097_152, 2_097_153])
+def test_contents_of_all_sizes_arrive_beside_each_other(ends: Ends, size: int) -> None:
+    """Those of large files begin at a page of the archive, and small ones are gathered."""
+    contents = {name: os.urandom(count) for name, count in (("a", 1), ("b", size), ("c", 513), ("d", size))}
+    assert ends.send(write(ends, **contents)).failure is None
+    assert ends.arrived == {name.encode(): content for name, content in contents.items()}
+
+
+@pytest.mark.parametrize("name", [b"\xe9" * 100, "\u00e9".encode() * 100, b"d" * 99 + b"/" + b"\n" * 200])
+def test_names_that_are_longer_than_a_header_of_tar_arrive_as_they_are(ends: Ends, name: bytes) -> None:
+    write_file(ends.buffer, name, b"light")
+    assert ends.send([name]).failure is None
+    assert ends.arrived == {name: b"light"}
 
 
 def test_a_time_that_cannot_be_set_hides_no_greater_trouble(tmp_path: Path) -> None:
-    shell = _with_failing(tmp_path, "touch", "touch: setting times: Operation not permitted")
+    shell = _with_tar_that_says(tmp_path, "tar: ./a: Cannot utime: Operation not permitted")
     with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
-        (ends.batch / "b").mkdir(parents=True)
+        (ends.batch / "b" / "in the way").mkdir(parents=True)
         failure = ends.send(write(ends, a=b"light", b=b"light")).failure
         assert failure is not None
         assert "./b" in failure.reason
 
 
-def _with_failing(directory: Path, program: str, message: str) -> str:
-    """A shell for which a program says this and fails."""
-    stand_in = directory / "bin" / program
+def test_words_of_tar_in_a_name_are_not_taken_for_tars(tmp_path: Path) -> None:
+    """That nothing can be written would be the whole endpoint's trouble."""
+    shell = _with_tar_that_says(tmp_path, "tar: ./a: Cannot write: b: Cannot open: File exists")
+    with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
+        sent = ends.send(write(ends, a=os.urandom(300_000)))
+        assert sent.failure is not None
+        assert (sent.failure.scope, sent.failure.cause) == (Scope.FILE, "transfer incomplete")
+        assert ends.arrived == files_below(ends.buffer)
+
+
+@pytest.mark.usefixtures("disks")
+def test_where_there_is_no_room_the_rest_is_not_sent(tmp_path: Path) -> None:
+    gone = [0]
+    with (
+        Sshd(tmp_path / "sshd") as sshd,
+        joined(sshd, tmp_path) as ends,
+        disk(ends.batch.parent, "size=1m"),
+    ):
+        [path] = write(ends, a=os.urandom(20_000_000))
+        stream = Stream(ends.remote, Limits(bandwidth=5_000_000), "sha256")
+        sent = stream.send(os.fsencode(ends.buffer), [path], os.fsencode(ends.batch), progress=gone.append)
+    assert sent.failure is not None
+    assert (sent.failure.scope, sent.failure.cause) == (Scope.ENDPOINT, ENDPOINT_FULL)
+    assert max(gone) < 15_000_000
+
+
+def test_options_of_tar_that_an_account_has_are_not_taken(tmp_path: Path) -> None:
+    shell = "env TAR_OPTIONS=--exclude=./a /bin/sh"
+    with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
+        assert ends.send(write(ends, a=b"light")).failure is None
+        assert ends.arrived == files_below(ends.buffer)
+
+
+def _with_tar_that_says(directory: Path, message: str) -> str:
+    """A shell whose tar says this, does its work, and fails."""
+    stand_in = directory / "bin" / "tar"
     stand_in.parent.mkdir()
-    stand_in.write_text(f'#!/bin/sh\necho "{message}" >&2; exit 1\n')
+    stand_in.write_text(f'#!/bin/sh\necho "{message}" >&2; /bin/tar "$@"; exit 2\n')
     stand_in.chmod(0o755)
     return f"env PATH={stand_in.parent}:/usr/bin:/bin /bin/sh"

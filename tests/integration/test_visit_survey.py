@@ -33,6 +33,7 @@ def test_a_survey_tells_what_there_is(tmp_path: Path, shell: str) -> None:
     assert found.problems == ()
     assert found.failure is None
     assert found.programs["stat"].startswith("stat (GNU coreutils) ")
+    assert found.tar
     assert found.rsync
     assert found.rsync_version >= (3, 1)
     assert found.digests == {"openssl", "sha256sum", "b2sum"}
@@ -193,6 +194,11 @@ def test_of_what_is_missing_a_look_tells_the_place_where_it_would_be_made(tmp_pa
         assert found.failure is not None
         assert re.fullmatch(f"the endpoint's {reason}", found.failure.reason)
     assert sorted(os.listdir(tmp_path)) == ["buffer", "link", "staging"]
+
+
+def test_a_tar_that_is_not_gnus_is_not_relied_upon(tmp_path: Path) -> None:
+    environment = stand_in(tmp_path / "programs", "tar", "echo 'bsdtar 3.6.2 - libarchive 3.6.2'")
+    assert not Endpoint(tmp_path, Shell(environment=environment)).survey().tar
 
 
 def test_programs_that_are_lacking_are_told(tmp_path: Path) -> None:
