@@ -42,7 +42,7 @@ class Survey:
     """What a look around at the endpoint found."""
 
     programs: Mapping[str, str]
-    """By name, the first line of what it says of its version."""
+    """By name, the first line of what it says of its version; of tar and rsync alone, but after a `look`."""
     digests: frozenset[str]
     """Those of ``openssl``, ``sha256sum``, ``b2sum`` that compute what they should."""
     clock_offset: float

@@ -19,13 +19,15 @@ tell_programs() {
   for program in cat chmod cp cut find head ln mkdir mv nproc rm sleep sort stat sync xargs; do
     command -v "$program" >/dev/null 2>&1 || say "lacks $program"
   done
-  tell_program stat --version
-  tell_program find --version
-  tell_program sha256sum --version
-  tell_program b2sum --version
-  tell_program openssl version
-  tell_program rsync --version
   tell_program tar --version
+  tell_program rsync --version
+  if [ "$looking" = yes ]; then
+    tell_program stat --version
+    tell_program find --version
+    tell_program sha256sum --version
+    tell_program b2sum --version
+    tell_program openssl version
+  fi
   # What is there and what works are two things.
   say "digest openssl $(printf dbb | openssl dgst -sha256 -r 2>/dev/null)"
   say "digest sha256sum $(printf dbb | sha256sum 2>/dev/null)"
@@ -123,14 +125,13 @@ clear_all_but() {
     set -- "$@" ! -name "$name" ! -name ".$name.tmp"
   done
   [ "$aged" = no ] || set -- "$@" -mmin +10
-  find . -mindepth 1 -maxdepth 1 -name "batch-$owner-*" "$@" -printf 'cleared %f\0'
-  find . -mindepth 1 -maxdepth 1 -name "batch-$owner-*" "$@" -exec rm -rf -- {} + 2>/dev/null || {
+  find . -mindepth 1 -maxdepth 1 -name "batch-$owner-*" "$@" -printf 'cleared %f\0' -exec rm -rf -- {} + 2>/dev/null || {
     find . -mindepth 1 -maxdepth 1 -name "batch-$owner-*" "$@" -type d -exec chmod -R u+rwx -- {} +
     find . -mindepth 1 -maxdepth 1 -name "batch-$owner-*" "$@" -exec rm -rf -- {} +
   } 2>/dev/null
-  find .notes -mindepth 1 -maxdepth 1 -name ".batch-$owner-*.tmp" "$@" -exec rm -f -- {} +
   # Another worker may be rehearsing just now.
-  find .notes -mindepth 1 -maxdepth 1 -name ".rehearsal-$owner-*" -mmin +60 -exec rm -rf -- {} +
+  find .notes -mindepth 1 -maxdepth 1 \( -name ".batch-$owner-*.tmp" "$@" \
+    -o -name ".rehearsal-$owner-*" -mmin +60 \) -exec rm -rf -- {} +
 }
 
 visit() {
