@@ -205,8 +205,8 @@ class Pool(Generic[Task, Result]):
         with theirs:
             root = str(Path(__file__).parent.parent)
             program = (
-                f"import sys; sys.path.insert(0, {root!r}); import {self._prepare}; "
-                "from common.pool import serve; serve()"
+                f"import gc, sys; gc.set_threshold(50_000); sys.path.insert(0, {root!r}); "
+                f"import {self._prepare}; from common.pool import serve; serve()"
             )
             argv = [sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()), str(number)]
             process = Background(argv, pass_fds=(theirs.fileno(),), death_signal=signal.SIGKILL)
