@@ -15,7 +15,7 @@ from common.files import Algorithm, Hashing
 from common.process import Chunk
 from common.remote import Remote, Said, endpoint_failure
 from common.transport import Consignment, Limits, Progress, Sent, broken_off, incomplete, not_sent
-from handoff.script import Answer, Definitions, script, whole_failure
+from handoff.script import Answer, Definitions, script
 
 _BLOCK = tarfile.BLOCKSIZE
 _PAGE = 4096
@@ -160,10 +160,7 @@ def _slowly(chunks: Iterable[Chunk], bandwidth: int) -> Iterator[Chunk]:
 
 
 def _failure(said: Said) -> Failure | None:
-    answer = Answer.read(said.answer)
-    if "broken" in answer:
-        return whole_failure(os.fsencode(said.done.last_words), "what was sent could not be written")
-    if "damaged" not in answer:
+    if "damaged" not in Answer.read(said.answer):
         return None
     of_content = [line for line in said.done.stderr_lines if not _is_of_attributes(line)]
     return endpoint_failure(of_content) or incomplete(of_content or said.done.stderr_lines)

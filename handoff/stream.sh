@@ -13,25 +13,24 @@ unpack() {
 # Where there is no room, tar would go on to take what it can't write.
 watch() {
   read -r process
-  verdict=damaged
   while read -r line; do
     case $line in
       'ended 0') return ;;
       'ended '*) continue ;;
     esac
-    [ $verdict = damaged ] || continue
+    [ -n "$process" ] || continue
     printf '%s\n' "$line" >&2
     # Names come first, and may hold the same words.
     case "${line##*: Cannot } $line" in
       'write: '* | *': Wrote only '[0-9]*' of '[0-9]*' bytes')
-        verdict=broken
         kill "$process"
+        process=
         ;;
     esac
   done
-  # tar does not always say why.
-  [ $verdict = damaged ] || head -c 65536 /dev/zero >".room-$$"
-  say "$verdict"
+  # tar does not always say why: is there no room, or was that file too large?
+  [ -n "$process" ] || head -c 65536 /dev/zero >".room-$$"
+  say damaged
 }
 
 stream() {

@@ -168,6 +168,18 @@ def test_where_there_is_no_room_the_rest_is_not_sent(tmp_path: Path) -> None:
     assert max(gone) < 15_000_000
 
 
+def test_a_file_that_is_too_large_for_the_endpoint_is_no_trouble_of_the_others(tmp_path: Path) -> None:
+    shell = tmp_path / "limited"
+    shell.write_text("#!/bin/sh\ntrap '' XFSZ\nulimit -f 400\nexec /bin/sh \"$@\"\n")
+    shell.chmod(0o755)
+    with Sshd(tmp_path / "sshd", shell=str(shell)) as sshd, joined(sshd, tmp_path) as ends:
+        sent = ends.send(write(ends, a=b"light", b=os.urandom(300_000)))
+        assert sent.failure is not None
+        assert (sent.failure.scope, sent.failure.cause) == (Scope.FILE, "transfer incomplete")
+        assert "./b" in sent.failure.reason
+        assert ends.arrived[b"a"] == b"light"
+
+
 def test_options_of_tar_that_an_account_has_are_not_taken(tmp_path: Path) -> None:
     shell = "env TAR_OPTIONS=--exclude=./a /bin/sh"
     with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
