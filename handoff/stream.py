@@ -13,7 +13,7 @@ from functools import cache
 from common.errors import Failure, RemoteError
 from common.files import Algorithm, Hashing
 from common.process import Chunk
-from common.remote import Remote, Said, endpoint_failure
+from common.remote import Remote, Said, endpoint_failure, program_missing
 from common.transport import Consignment, Limits, Progress, Sent, broken_off, incomplete, not_sent
 from handoff.script import Answer, Definitions, script
 
@@ -160,7 +160,10 @@ def _slowly(chunks: Iterable[Chunk], bandwidth: int) -> Iterator[Chunk]:
 
 
 def _failure(said: Said) -> Failure | None:
-    if "damaged" not in Answer.read(said.answer):
+    answer = Answer.read(said.answer)
+    if "missing" in answer:
+        return program_missing("GNU tar", said.done.last_words)
+    if "damaged" not in answer:
         return None
     of_content = [line for line in said.done.stderr_lines if not _is_of_attributes(line)]
     return endpoint_failure(of_content) or incomplete(of_content or said.done.stderr_lines)

@@ -16,6 +16,11 @@ watch() {
   while read -r line; do
     case $line in
       'ended 0') return ;;
+      # It could not be started.
+      'ended 12'[67])
+        say missing
+        return
+        ;;
       'ended '*) continue ;;
     esac
     [ -n "$process" ] || continue

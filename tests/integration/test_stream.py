@@ -187,10 +187,19 @@ def test_options_of_tar_that_an_account_has_are_not_taken(tmp_path: Path) -> Non
         assert ends.arrived == files_below(ends.buffer)
 
 
-def _with_tar_that_says(directory: Path, message: str) -> str:
-    """A shell whose tar says this, does its work, and fails."""
+def test_a_tar_that_is_gone_or_broken_is_the_endpoints_trouble(tmp_path: Path) -> None:
+    """It is looked at again then, and files go another way."""
+    shell = _with_tar_that_says(tmp_path, "tar: error while loading shared libraries", "exit 127")
+    with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
+        failure = ends.send(write(ends, a=b"light")).failure
+        assert failure is not None
+        assert (failure.scope, failure.cause) == (Scope.ENDPOINT, "program missing at the endpoint")
+
+
+def _with_tar_that_says(directory: Path, message: str, then: str = '/bin/tar "$@"; exit 2') -> str:
+    """A shell whose tar says this, does its work if it can, and fails."""
     stand_in = directory / "bin" / "tar"
     stand_in.parent.mkdir()
-    stand_in.write_text(f'#!/bin/sh\necho "{message}" >&2; /bin/tar "$@"; exit 2\n')
+    stand_in.write_text(f'#!/bin/sh\necho "{message}" >&2; {then}\n')
     stand_in.chmod(0o755)
     return f"env PATH={stand_in.parent}:/usr/bin:/bin /bin/sh"
