@@ -187,6 +187,16 @@ def test_options_of_tar_that_an_account_has_are_not_taken(tmp_path: Path) -> Non
         assert ends.arrived == files_below(ends.buffer)
 
 
+def test_a_function_in_the_environment_is_not_taken_for_echo(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "sh").symlink_to("/bin/bash")
+    shell = f"env PATH={programs}:/usr/bin:/bin 'BASH_FUNC_echo%%=() {{ :; }}' bash"
+    with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
+        assert ends.send(write(ends, a=b"light")).failure is None
+        assert ends.arrived == files_below(ends.buffer)
+
+
 def test_a_tar_that_is_gone_or_broken_is_the_endpoints_trouble(tmp_path: Path) -> None:
     """It is looked at again then, and files go another way."""
     shell = _with_tar_that_says(tmp_path, "tar: error while loading shared libraries", "exit 127")
