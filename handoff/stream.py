@@ -5,6 +5,7 @@ follow each other without a pause, and one process there unpacks them (stream.sh
 """
 
 import os
+import stat
 import tarfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -88,7 +89,7 @@ def _header(path: bytes, status: os.stat_result, at: int) -> bytes:
     large files begins at a page, since tar would write each of its pieces into two halves of pages.
     """
     file = tarfile.TarInfo(os.fsdecode(b"./" + path))
-    file.size, file.mode = status.st_size, status.st_mode & 0o777
+    file.size, file.mode = status.st_size, stat.S_IMODE(status.st_mode)
     header = file.tobuf(tarfile.GNU_FORMAT, errors="surrogateescape")
     records = _time_record(status.st_mtime_ns)
     room = len(records) + -len(records) % _BLOCK

@@ -1,6 +1,7 @@
 """What only a stream does: it hashes what it sends, and keeps the files of a batch apart from each other."""
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,6 +117,14 @@ def test_times_arrive_to_the_nanosecond(ends: Ends, time_ns: int) -> None:
     os.utime(ends.buffer / "a", ns=(time_ns, time_ns))
     assert ends.send(paths).failure is None
     assert (ends.batch / "a").stat().st_mtime_ns == time_ns
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o1644, 0o2755, 0o4755])
+def test_all_bits_of_the_mode_arrive(ends: Ends, mode: int) -> None:
+    paths = write(ends, a=b"light")
+    os.chmod(ends.buffer / "a", mode)
+    assert ends.send(paths).failure is None
+    assert stat.S_IMODE((ends.batch / "a").stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 262_143, 262_144, 2_097_152, 2_097_153])
