@@ -18,7 +18,7 @@ from common.process import run
 from common.remote import Remote, split_template
 from handoff.config import HandoffConfig
 from handoff.lifecycle import LIFECYCLE
-from handoff.route import Orders, Route, fast_algorithm, transfer_of
+from handoff.route import Orders, Route, TransferName, fast_algorithm, transfer_of
 from handoff.survey import Survey, look, survey
 
 _OFFSET = 5.0
@@ -63,8 +63,6 @@ def _programs(config: HandoffConfig) -> Iterator[Result]:
         needed.append(split_template(endpoint.commands.transfer)[0].decode())
     elif endpoint.transfer != "auto":
         needed.append(endpoint.transfer)
-    else:
-        needed.append("rsync" if shutil.which("rsync") else "scp")
     if endpoint.commands.remote:
         needed.append(split_template(endpoint.commands.remote)[0].decode())
     for program in dict.fromkeys(needed):
@@ -146,6 +144,8 @@ def _surveyed(config: HandoffConfig, found: Survey) -> Iterator[Result]:
     yield ok("endpoint programs", "; ".join(releases) or "none tells its version")
     if config.endpoint.transfer == "rsync" and not found.rsync and not config.endpoint.commands.transfer:
         yield fail("endpoint programs", "rsync is not there", "install it, or set endpoint.transfer to auto")
+    if config.endpoint.transfer == "auto" and not config.endpoint.commands.transfer:
+        yield _chosen(transfer_of(config, found))
     both = " and ".join(places.values())
     if found.same_filesystem:
         yield ok("staging and buffer", f"{both} lie on one filesystem")
@@ -158,6 +158,16 @@ def _surveyed(config: HandoffConfig, found: Survey) -> Iterator[Result]:
     for name, room in found.space.items():
         yield from graded_room(f"space: endpoint {name}", room, config.general.min_free)
     yield _clock(found)
+
+
+def _chosen(transfer: TransferName) -> Result:
+    """What ``endpoint.transfer: auto`` comes to."""
+    if transfer == "stream":
+        return ok("transfer", "files go as a tar stream through ssh")
+    if shutil.which(transfer):
+        return ok("transfer", f"files go by {transfer}; with GNU tar at the endpoint it would be faster")
+    detail = "there is neither GNU tar at the endpoint, nor rsync at both ends, nor scp here"
+    return fail("transfer", detail, "install GNU tar there")
 
 
 def _missing(what: str, *, is_known: bool) -> Result:

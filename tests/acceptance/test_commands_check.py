@@ -71,6 +71,7 @@ def test_before_the_first_start_all_is_well(sites: Sites) -> None:
         "host key",
         "ssh login",
         "endpoint programs",
+        "transfer",
         "staging and buffer",
         "space: endpoint buffer",
         "endpoint clock",
@@ -190,6 +191,44 @@ def test_a_missing_program_fails(sites: Sites, tmp_path: Path) -> None:
     (tmp_path / "bin" / "ssh").symlink_to("/usr/bin/ssh")
     _, told = _check(sites, env={"PATH": str(tmp_path / "bin")})
     assert ("FAIL", "rsync is not there", "install rsync, or put it on PATH") in told["programs here"]
+
+
+@pytest.mark.parametrize(
+    ("here", "tar", "result"),
+    [
+        ("ssh", "GNU tar", ("OK", "files go as a tar stream through ssh", "")),
+        (
+            "ssh rsync",
+            "bsdtar",
+            ("OK", "files go by rsync; with GNU tar at the endpoint it would be faster", ""),
+        ),
+        ("ssh scp", "bsdtar", ("OK", "files go by scp; with GNU tar at the endpoint it would be faster", "")),
+        (
+            "ssh",
+            "bsdtar",
+            (
+                "FAIL",
+                "there is neither GNU tar at the endpoint, nor rsync at both ends, nor scp here",
+                "install GNU tar there",
+            ),
+        ),
+    ],
+)
+def test_it_is_told_how_files_will_go(
+    tmp_path: Path, here: str, tar: str, result: tuple[str, str, str]
+) -> None:
+    programs, fake = tmp_path / "here", tmp_path / "there"
+    programs.mkdir()
+    fake.mkdir()
+    for program in here.split():
+        (programs / program).symlink_to(f"/usr/bin/{program}")
+    (fake / "tar").write_text(f"#!/bin/sh\necho {tar}\n")
+    (fake / "tar").chmod(0o755)
+    with Sshd(tmp_path / "sshd", environment={"PATH": f"{fake}:/usr/bin:/bin"}) as sshd:
+        sites = Sites(tmp_path / "sites", sshd)
+        sites.write_config()
+        _, told = _check(sites, env={"PATH": str(programs)})
+    assert told["transfer"] == [result]
 
 
 def test_a_refused_connection_fails_with_what_to_look_at(own_sites: Sites, own_sshd: Sshd) -> None:
