@@ -34,7 +34,10 @@ watch() {
     esac
   done
   # tar does not always say why: is there no room, or was that file too large?
-  [ -n "$process" ] || head -c 65536 /dev/zero >".room-$$"
+  if [ -z "$process" ]; then
+    head -c 65536 /dev/zero >".room-$$"
+    rm -f ".room-$$"
+  fi
   say damaged
 }
 
