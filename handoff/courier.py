@@ -71,12 +71,12 @@ class Courier:
         raise TypeError(f"no courier knows what to do with {task!r}")
 
     def _deliver(self, batch: Batch, orders: Orders) -> Report:
-        transport = self._transport(batch, orders)
+        transport = self._transport(orders)
         report = Delivery(self._route, self._remote, transport, batch, orders, self._tell).run()
         missing = self._missing_disk()
         return doubted(report, missing) if missing else report
 
-    def _transport(self, batch: Batch, orders: Orders) -> Transport:
+    def _transport(self, orders: Orders) -> Transport:
         limits = Limits(self._route.bandwidth, self._route.timeout, self._route.stall_timeout)
         if orders.transfer == "stream":
             return Stream(self._remote, limits, orders.algorithm)
