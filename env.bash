@@ -196,12 +196,10 @@ packages=$command
 if [ "$command" = demo ] && [[ " $* " == *' --butler '* ]]; then
     packages=butler
 fi
-# pip compiles what it copies, but no checkout: where Python is told to write no files, each start would do it.
-compile_modules() { .venv/bin/python -m compileall -qq common endpoint handoff || true; }
-
 install_programs "$command"
 install_packages "$packages"
-compile_modules
+# pip compiles what it copies, but no checkout: where Python is told to write no files, each start would do it.
+.venv/bin/python -m compileall -qq common endpoint handoff || true
 PATH=$_dbb_root/.venv/bin:$PATH
 if [ "$command" = demo ]; then
     exec .venv/bin/python -m tests.demo "$@"

@@ -138,7 +138,8 @@ visit() {
   say "clock $(date +%s.%N)"
   mark clock
   define
-  # Beside the rest: most of a survey's time goes by with starting one program after the other.
+  # Beside the rest: most of a survey's time goes by with starting one program after the other. (A record
+  # of less than 4 kB is written whole, so that theirs and ours do not mix.)
   tell_programs &
   if [ "$looking" = yes ]; then
     say looked
