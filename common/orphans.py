@@ -10,8 +10,8 @@ from common.errors import DbbError
 from common.runtime import MARK
 
 
-def end_orphans(ledger_id: str, patience: float = 10.0) -> int:
-    """Kill every process of ours that an earlier manager of this ledger left, and wait until it is gone.
+def end_orphans(mark: str, patience: float = 10.0) -> int:
+    """Kill every process that a manager before this one left, by its mark, and wait until it is gone.
 
     Death signals end nearly all of them before; this is for those that escaped (a grandchild whose
     network hangs). Returns how many there were.
@@ -21,7 +21,7 @@ def end_orphans(ledger_id: str, patience: float = 10.0) -> int:
     DbbError
         One of them does not die (it hangs in the kernel, on a dead network filesystem for instance).
     """
-    left = _marked(ledger_id)
+    left = _marked(mark)
     found = len(left)
     deadline = time.monotonic() + patience
     while left:
@@ -37,18 +37,18 @@ def end_orphans(ledger_id: str, patience: float = 10.0) -> int:
             except psutil.NoSuchProcess:
                 continue
         psutil.wait_procs(left, timeout=0.2)
-        left = _marked(ledger_id)
+        left = _marked(mark)
     return found
 
 
 def marks() -> frozenset[str]:
-    """The ids of all ledgers of which processes live, as far as this user may see."""
+    """The marks that living processes carry, as far as this user may see."""
     return frozenset(mark for _, mark in _living())
 
 
-def _marked(ledger_id: str) -> list[psutil.Process]:
-    """The living processes with our mark, except this one."""
-    return [process for process, mark in _living() if mark == ledger_id and process.pid != os.getpid()]
+def _marked(mark: str) -> list[psutil.Process]:
+    """The living processes with that mark, except this one."""
+    return [process for process, carried in _living() if carried == mark and process.pid != os.getpid()]
 
 
 def _living() -> Iterator[tuple[psutil.Process, str]]:

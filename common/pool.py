@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from common.process import Background
+from common.runtime import MARK, mark
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -209,7 +210,8 @@ class Pool(Generic[Task, Result]):
                 f"import {self._prepare}; from common.pool import serve; serve()"
             )
             argv = [sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()), str(number)]
-            process = Background(argv, pass_fds=(theirs.fileno(),), death_signal=signal.SIGKILL)
+            fds, env = (theirs.fileno(),), {MARK: mark()}
+            process = Background(argv, pass_fds=fds, env=env, death_signal=signal.SIGKILL)
         hand: _Hand[Task] = _Hand(process, Connection(ours.detach()))
         if self._recipe is not None:
             hand.send(self._recipe)

@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from common.errors import DbbError
 
-MARK = "DBB_LEDGER"
-"""The environment variable that every process of a manager carries: the id of its ledger."""
+MARK = "DBB_MANAGER"
+"""The environment variable that a manager's workers carry, and all that they start: its mark."""
+_SIGNATURE = "mark"
+"""The file with that, by which what a killed manager left alive is found."""
 _ROOT = Path("/tmp")
 """Not `tempfile.gettempdir()`: the path of a socket may have 108 bytes, and ssh adds 17 of its own."""
 _FORGOTTEN = 3600.0
@@ -23,10 +26,25 @@ _PATIENCE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where it is, and whether the manager before this one left it behind: that one was killed."""
+    """Where it is, and whose it was."""
 
     path: Path
-    was_left_behind: bool
+    left_by: str | None
+    """The mark of the manager before this one, if that was killed and left it behind."""
+
+    def sign(self) -> None:
+        """Put down this process's mark, once nothing of the manager before it is left.
+
+        Where the disk is full, signals alone end what a killed manager leaves.
+        """
+        with suppress(OSError):
+            (self.path / _SIGNATURE).write_text(mark())
+
+
+@cache
+def mark() -> str:
+    """This process's own mark, for its workers to carry."""
+    return os.urandom(8).hex()
 
 
 @contextmanager
@@ -43,15 +61,17 @@ def runtime_directory(ledger_id: str, root: Path = _ROOT) -> Iterator[Runtime]:
     path = root / f"{_prefix()}{ledger_id}"
     descriptor, was_left_behind = _take(path)
     try:
-        yield Runtime(path, was_left_behind)
+        yield Runtime(path, _signature(path) if was_left_behind else None)
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(descriptor)
 
 
 def clear(directory: Path) -> None:
-    """Remove all that a manager before this one left in it; to be called once its children are gone."""
+    """Remove all but the signature; to be called once no process uses it any more."""
     for entry in directory.iterdir():
+        if entry.name == _SIGNATURE:
+            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
@@ -64,22 +84,29 @@ def remove_forgotten(living: Callable[[], Collection[str]], root: Path = _ROOT) 
     Parameters
     ----------
     living
-        Gives the ids of the ledgers of which processes live; asked once, if at all. What they left
-        is for the next manager of that ledger, which ends them.
+        Gives the marks that processes carry; asked once, if at all. What a manager left of which any
+        live is for the next one of its ledger, which ends them.
 
     Returns how many there were.
     """
-    ids: Collection[str] | None = None
+    alive: Collection[str] | None = None
     removed = 0
     for path in root.glob(f"{_prefix()}*"):
         with suppress(OSError, DbbError), _opened(path) as descriptor:
             if not _is_forgotten(descriptor):
                 continue
-            ids = living() if ids is None else ids
-            if path.name.removeprefix(_prefix()) not in ids:
+            alive = living() if alive is None else alive
+            if _signature(path) not in alive:
                 shutil.rmtree(path)
                 removed += 1
     return removed
+
+
+def _signature(directory: Path) -> str:
+    """The mark of the manager that it is or was of; empty if that was killed before it signed."""
+    with suppress(OSError):
+        return (directory / _SIGNATURE).read_text()
+    return ""
 
 
 def _prefix() -> str:

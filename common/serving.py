@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -15,7 +14,7 @@ from common.ledger.lock import ManagerLock
 from common.lifecycle import Lifecycle
 from common.patience import Patience
 from common.pool import Pool, Recipe
-from common.runtime import MARK, Runtime, clear, remove_forgotten, runtime_directory
+from common.runtime import Runtime, clear, remove_forgotten, runtime_directory
 from common.signals import Signals, Wish
 from common.supervisor import Supervisor
 
@@ -122,9 +121,8 @@ def serve(plan: Plan, audience: Audience, *, once: bool, renew: Renew) -> int:
             Ledger.open(plan.ledger, plan.lifecycle, busy_timeout=_LEDGER_WAIT, patience=patience)
         )
         runtime = stack.enter_context(runtime_directory(ledger.id))
-        _succeed_a_killed_one(runtime, ledger.id)
-        remove_forgotten(_ledgers_at_work)
-        os.environ[MARK] = ledger.id
+        _succeed_a_killed_one(runtime)
+        remove_forgotten(_marks_of_the_living)
         lasting = _Lasting(ledger, patience, runtime.path, audience, started_at)
         _work(plan, lasting, signals, once=once, renew=renew)
         left = sum(total.files for total in ledger.totals() if total.state not in plan.finished)
@@ -151,18 +149,19 @@ def _work(plan: Plan, lasting: _Lasting, signals: Signals, *, once: bool, renew:
             engine.run(signals, once=once, renew=gives_way)
 
 
-def _succeed_a_killed_one(runtime: Runtime, ledger_id: str) -> None:
+def _succeed_a_killed_one(runtime: Runtime) -> None:
     """Work begins only when nothing of a manager that was killed is left."""
-    if runtime.was_left_behind:
+    if runtime.left_by is not None:
         # Here, because psutil takes longer to import than a start needs to find that all is well.
         from common.orphans import end_orphans
 
-        ended = end_orphans(ledger_id)
+        ended = end_orphans(runtime.left_by)
         clear(runtime.path)
         log.warning("the manager before this one was killed; %d processes of it were ended", ended)
+    runtime.sign()
 
 
-def _ledgers_at_work() -> frozenset[str]:
+def _marks_of_the_living() -> frozenset[str]:
     from common.orphans import marks
 
     return marks()

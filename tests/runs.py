@@ -32,6 +32,8 @@ class Managed(Protocol):
 
     kind: str
     """Of the manager."""
+    directory: Path
+    """Which holds all else; its managers have their state in it."""
     ledger: Path
     config: Path
 
@@ -120,7 +122,7 @@ def states(sites: Managed, path: bytes) -> list[str]:
 
 
 def owner(sites: Managed) -> str:
-    """The id of the ledger, which marks all that is a manager's; empty while there is no ledger."""
+    """The id of the ledger, which names what is a manager's in /tmp and staging; empty without a ledger."""
     return next((value for (value,) in rows(sites, "SELECT value FROM meta WHERE key = 'id'")), "")
 
 
@@ -147,10 +149,15 @@ def _role(argv: list[str]) -> str:
 
 def children(sites: Managed) -> list[psutil.Process]:
     """Every living process that a manager of these sites has started, this one or one before."""
-    mark, found = owner(sites), []
-    for process in psutil.process_iter() if mark else ():
+    state, found = str(sites.directory / "state"), []
+    for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            environment = process.environ()
+            if (
+                MARK in environment
+                and environment.get("XDG_STATE_HOME") == state
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(process)
     return found
 

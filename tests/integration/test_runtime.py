@@ -1,6 +1,7 @@
 """A manager's private directory is its own while it lives, and is nobody's for long after it was killed."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -11,16 +12,17 @@ import pytest
 from common.errors import DbbError
 from common.orphans import marks
 from common.process import Background
-from common.runtime import MARK, remove_forgotten, runtime_directory
+from common.runtime import MARK, clear, mark, remove_forgotten, runtime_directory
 from tests.loopback import REPOSITORY
 from tests.runs import eventually
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from common.runtime import runtime_directory
+from common.runtime import mark, runtime_directory
 with runtime_directory(sys.argv[1], Path(sys.argv[2])) as runtime:
-    (runtime.path / "socket").touch()
+    runtime.sign()
+    (runtime.path / "socket").write_text(mark())
     time.sleep(600)
 """
 
@@ -34,10 +36,11 @@ def place(root: Path, ledger_id: str) -> Path:
     return root / f"dbb-{os.getuid()}-{ledger_id}"
 
 
-def left_long_ago(root: Path, ledger_id: str) -> Path:
+def left_long_ago(root: Path, ledger_id: str, mark: str = "0123") -> Path:
     """What a manager left that was killed the day before."""
     path = place(root, ledger_id)
     path.mkdir(mode=0o700)
+    (path / "mark").write_text(mark)
     (path / "w0.1").mkdir()
     (path / "w0.1" / "link").symlink_to("/nowhere")
     age(path)
@@ -54,18 +57,41 @@ def nobody() -> frozenset[str]:
 
 def test_it_is_private_and_goes_with_its_manager(tmp_path: Path) -> None:
     with runtime_directory("abc", tmp_path) as runtime:
-        assert (runtime.path, runtime.was_left_behind) == (place(tmp_path, "abc"), False)
+        assert (runtime.path, runtime.left_by) == (place(tmp_path, "abc"), None)
         assert runtime.path.stat().st_mode & 0o7777 == 0o700
     assert list(tmp_path.iterdir()) == []
 
 
-def test_that_of_a_killed_manager_is_taken_over(tmp_path: Path) -> None:
+def test_that_of_a_killed_manager_is_taken_over_with_its_mark(tmp_path: Path) -> None:
+    socket = place(tmp_path, "abc") / "socket"
     with holder(tmp_path, "abc") as manager:
-        eventually((place(tmp_path, "abc") / "socket").exists)
+        eventually(lambda: socket.exists() and socket.read_text())
         manager.kill()
     with runtime_directory("abc", tmp_path) as runtime:
-        assert runtime.was_left_behind
-    assert list(tmp_path.iterdir()) == []
+        assert runtime.left_by == socket.read_text()
+        clear(runtime.path)
+        assert not socket.exists()
+    with runtime_directory("abc", tmp_path) as runtime:
+        assert runtime.left_by is None
+
+
+def test_whoever_takes_one_over_signs_it_only_when_nothing_of_the_other_is_left(tmp_path: Path) -> None:
+    left_long_ago(tmp_path, "abc")
+    for _ in range(2):
+        with runtime_directory("abc", tmp_path) as runtime:
+            assert runtime.left_by == "0123"
+            clear(runtime.path)
+            shutil.copytree(runtime.path, tmp_path / "kept")
+        (tmp_path / "kept").rename(runtime.path)
+    with runtime_directory("abc", tmp_path) as runtime:
+        runtime.sign()
+        assert (runtime.path / "mark").read_text() == mark()
+
+
+def test_one_that_was_killed_before_it_signed_has_left_nothing(tmp_path: Path) -> None:
+    place(tmp_path, "abc").mkdir(mode=0o700)
+    with runtime_directory("abc", tmp_path) as runtime:
+        assert runtime.left_by == ""
 
 
 def test_that_of_a_living_manager_is_refused(tmp_path: Path) -> None:
@@ -91,7 +117,7 @@ def test_that_of_a_living_manager_is_no_forgotten_one_however_old(tmp_path: Path
 
 
 def test_that_of_a_manager_whose_programs_live_is_left_to_the_next_one(tmp_path: Path) -> None:
-    left = left_long_ago(tmp_path, "abc-of-a-test")
+    left = left_long_ago(tmp_path, "abc", mark="abc-of-a-test")
     with Background(["sleep", "600"], env={MARK: "abc-of-a-test"}) as program:
         eventually(lambda: "abc-of-a-test" in marks())
         assert remove_forgotten(marks, tmp_path) == 0
