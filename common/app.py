@@ -19,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from common import __version__
 from common.errors import ConfigError, DbbError
 from common.lifecycle import Lifecycle
+from common.supervisor import Supervisor
 
 # What draws, reads or works is imported by the command that needs it, so that help, completion and
 # a start that finds a manager running cost next to nothing.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from common.health import Check
     from common.ledger.reader import LedgerReader
     from common.ledger.rows import VersionStory
+    from common.pool import Reserve
     from common.serving import Audience, Plan
     from common.status import Status, Words
 
@@ -96,6 +98,8 @@ class ManagerKind(Generic[Config]):
     places: Callable[[Config], Places]
     plan: "Callable[[Config], Plan]"
     """What its manager is made of."""
+    prepare: str
+    """The module that its workers import as they start."""
     checks: "Callable[[Path, Config, bool], Sequence[Check]]"
     """What to look at; the flag asks for the canary too."""
     words: "Callable[[], Words] | None" = None
@@ -128,9 +132,17 @@ class _Command(TyperCommand):
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
-def run(program: str, app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command line to its exit code; whatever goes wrong is told without a traceback."""
+def run(kind: ManagerKind[Config], arguments: Sequence[str] | None = None, *, name: str = "") -> NoReturn:
+    """Run one command line of a manager, which may be called by another `name`, to its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # First of all: what it takes out of the environment is not for workers.
+    supervisor = Supervisor.of(os.environ)
+    with _reserve(kind.prepare, words) as reserve:
+        execute(name or kind.program, build(kind, supervisor, reserve), words)
+
+
+def execute(program: str, app: typer.Typer, words: Sequence[str]) -> NoReturn:
+    """Run a command line to its exit code; whatever goes wrong is told without a traceback."""
     debug = "--debug" in (words[: words.index("--")] if "--" in words else words)
     try:
         app(args=words, prog_name=program)
@@ -180,13 +192,26 @@ def frame(program: str, about: str) -> typer.Typer:
     return app
 
 
-def build(kind: ManagerKind[Config]) -> typer.Typer:
-    """The typer application of one manager."""
+def build(kind: ManagerKind[Config], supervisor: Supervisor, reserve: "Reserve | None") -> typer.Typer:
+    """The typer application of one manager, with who watches over it and the reserve that a start needs."""
     app = frame(kind.program, kind.about)
-    for verb, function, example in (*Commands(kind).verbs(), *kind.verbs):
+    for verb, function, example in (*Commands(kind, supervisor, reserve).verbs(), *kind.verbs):
         epilog = f"Example: {kind.program} {verb} {example}"
         app.command(verb, cls=_Command, help=_help(function), epilog=epilog)(function)
     return app
+
+
+def _reserve(prepare: str, words: Sequence[str]) -> "AbstractContextManager[Reserve | None]":
+    """What a start takes its workers from, which get ready while command line and configuration are read."""
+    if next((word for word in words if not word.startswith("-")), "") not in ("start", "run"):
+        return nullcontext()
+    from common.pool import Reserve
+
+    reserve = Reserve(prepare)
+    # A manager in the background starts its own, and help needs none.
+    if not {"--daemon", "--help", "-h"} & set(words):
+        reserve.call_up()
+    return reserve
 
 
 def _bare(params: "list[Parameter]") -> "list[Parameter]":
@@ -229,8 +254,10 @@ def relative_path(named: str, places: Places) -> bytes:
 class Commands(Generic[Config]):
     """One method for each verb."""
 
-    def __init__(self, kind: ManagerKind[Config]) -> None:
+    def __init__(self, kind: ManagerKind[Config], supervisor: Supervisor, reserve: "Reserve | None") -> None:
         self._kind = kind
+        self._supervisor = supervisor
+        self._reserve = reserve
 
     def verbs(self) -> Iterator[tuple[str, Callable[..., None], str]]:
         """Each verb with its function and an example of its arguments, in the order of the help."""
@@ -265,9 +292,6 @@ class Commands(Generic[Config]):
         """
         if daemon and (once or live):
             raise typer.BadParameter("goes neither with --once nor with --live", param_hint="--daemon")
-        from common.supervisor import Supervisor
-
-        supervisor = Supervisor.of(os.environ)
         loaded = self._kind.load(config)
         from common.ledger.lock import LedgerHeld, holder
 
@@ -284,7 +308,7 @@ class Commands(Generic[Config]):
             direct = partial(_configure_logs, quiet=quiet, debug=debug)
             present = _Present(loaded)
             with self._live(config, present) if live and not quiet else nullcontext() as tick:
-                audience = Audience(supervisor, tick=tick)
+                audience = Audience(self._supervisor, tick=tick)
                 code = self._serve(config, present, audience, direct, once=once)
         except LedgerHeld as held:
             self._tell_holder(loaded, held.pid, quiet=quiet)
@@ -530,7 +554,8 @@ class Commands(Generic[Config]):
         kind, loaded = self._kind, present.config
         take(loaded)
         renew = Renewal(loaded, partial(kind.load, config), kind.plan, take)
-        return serve(kind.plan(loaded), audience, once=once, renew=renew)
+        assert self._reserve is not None, "every start has one"
+        return serve(kind.plan(loaded), audience, self._reserve, once=once, renew=renew)
 
     @contextmanager
     def _live(self, config: Path, present: "_Present[Config]") -> Iterator[Callable[[], None]]:
@@ -543,7 +568,6 @@ class Commands(Generic[Config]):
         from common.control import detach
         from common.logs import unwritable
         from common.serving import Audience
-        from common.supervisor import Supervisor
 
         wanted, beside = loaded.logging.file, loaded.ledger_path.with_suffix(".log")
         log = wanted or beside

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from common.process import Background
 from common.runtime import MARK, mark
@@ -100,6 +100,53 @@ class _Hand(Generic[Task]):
         return self.process.kill(wholly=True)
 
 
+class Reserve:
+    """Where the workers of pools come from; the first may start before it is known what it is to be.
+
+    A context manager, at whose end that one goes if no pool has taken it.
+
+    Parameters
+    ----------
+    prepare
+        A module that every worker imports as it starts, rather than with its recipe.
+    """
+
+    def __init__(self, prepare: str = "common.pool") -> None:
+        self._prepare = prepare
+        self._first: _Hand[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._first is not None:
+            self._first.end()
+
+    def call_up(self) -> None:
+        """Start the first one: it gets ready on another processor. Two would keep the parent waiting."""
+        self._first = self._start(0)
+
+    def take(self, number: int) -> _Hand[Any]:
+        """The worker of that number."""
+        if number == 0 and self._first is not None:
+            first, self._first = self._first, None
+            return first
+        return self._start(number)
+
+    def _start(self, number: int) -> _Hand[Any]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            root = str(Path(__file__).parent.parent)
+            program = (
+                f"import gc, sys; gc.set_threshold(50_000); sys.path.insert(0, {root!r}); "
+                f"import {self._prepare}; from common.pool import serve; serve()"
+            )
+            argv = [sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()), str(number)]
+            fds, env = (theirs.fileno(),), {MARK: mark()}
+            process = Background(argv, pass_fds=fds, env=env, death_signal=signal.SIGKILL)
+        return _Hand(process, Connection(ours.detach()))
+
+
 class Pool(Generic[Task, Result]):
     """A number of workers, each started when there is work for it and again after it has died.
 
@@ -107,16 +154,16 @@ class Pool(Generic[Task, Result]):
     ----------
     size
         Workers at most.
-    prepare
-        A module that every worker imports as it starts, rather than with its recipe.
+    reserve
+        Where they come from.
     ramp
         Seconds between the starts of two of them beyond the first two: a worker costs a fifth of a
         second of a processor to start and connect, which a short rush of work does not earn.
     """
 
-    def __init__(self, size: int, *, prepare: str = "common.pool", ramp: float = 0.5) -> None:
+    def __init__(self, size: int, reserve: Reserve, *, ramp: float = 0.5) -> None:
         self.size = size
-        self._prepare = prepare
+        self._reserve = reserve
         self._recipe: Recipe[Task, Result] | None = None
         self._ramp = ramp
         self._last_start = 0.0
@@ -125,7 +172,7 @@ class Pool(Generic[Task, Result]):
         self._hands: dict[int, _Hand[Task]] = {}
 
     def start(self) -> None:
-        """Start the first two now, so that they get ready while the parent looks around."""
+        """Have the first two now, rather than with the first tasks."""
         for number in range(min(_PROMPT, self.size)):
             self._hand(number)
 
@@ -202,17 +249,7 @@ class Pool(Generic[Task, Result]):
     def _start(self, number: int) -> _Hand[Task]:
         self._last_start = time.monotonic()
         self._started = max(self._started, number + 1)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            root = str(Path(__file__).parent.parent)
-            program = (
-                f"import gc, sys; gc.set_threshold(50_000); sys.path.insert(0, {root!r}); "
-                f"import {self._prepare}; from common.pool import serve; serve()"
-            )
-            argv = [sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()), str(number)]
-            fds, env = (theirs.fileno(),), {MARK: mark()}
-            process = Background(argv, pass_fds=fds, env=env, death_signal=signal.SIGKILL)
-        hand: _Hand[Task] = _Hand(process, Connection(ours.detach()))
+        hand: _Hand[Task] = self._reserve.take(number)
         if self._recipe is not None:
             hand.send(self._recipe)
         return hand

@@ -13,7 +13,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.lock import ManagerLock
 from common.lifecycle import Lifecycle
 from common.patience import Patience
-from common.pool import Pool, Recipe
+from common.pool import Pool, Recipe, Reserve
 from common.runtime import Runtime, clear, remove_forgotten, runtime_directory
 from common.signals import Signals, Wish
 from common.supervisor import Supervisor
@@ -42,8 +42,6 @@ class Plan:
     finished: Collection[str]
     """States of files that need nothing more."""
     workers: int
-    prepare: str
-    """The module that workers import as they start."""
     recipe: "Callable[[Ledger, Path], Recipe[Task, object]]"
     """From the ledger and the runtime directory, what a worker is."""
     assemble: "Callable[[Means], AbstractContextManager[Engine]]"
@@ -77,6 +75,7 @@ class _Lasting:
     patience: Patience
     runtime: Path
     audience: Audience
+    reserve: Reserve
     started_at: int
 
     @contextmanager
@@ -84,9 +83,9 @@ class _Lasting:
         """The engine of a plan, with its workers; what they have in the runtime directory goes with them."""
         with ExitStack() as stack:
             stack.callback(clear, self.runtime)
-            pool: Pool[Task, object] = Pool(plan.workers, prepare=plan.prepare)
+            pool: Pool[Task, object] = Pool(plan.workers, self.reserve)
             stack.callback(pool.close)
-            # They get ready while the rest of the manager is imported.
+            # They log in while the rest of the manager is imported.
             pool.start()
             pool.brief(plan.recipe(self.ledger, self.runtime))
             from common.engine import Means
@@ -96,7 +95,7 @@ class _Lasting:
             yield stack.enter_context(plan.assemble(means))
 
 
-def serve(plan: Plan, audience: Audience, *, once: bool, renew: Renew) -> int:
+def serve(plan: Plan, audience: Audience, reserve: Reserve, *, once: bool, renew: Renew) -> int:
     """Be a manager until told to stop; with `once`, until nothing is left that can be done.
 
     Returns the exit code: 0, or `UNDELIVERED` when `once` ended with files that could not go their way.
@@ -123,7 +122,7 @@ def serve(plan: Plan, audience: Audience, *, once: bool, renew: Renew) -> int:
         runtime = stack.enter_context(runtime_directory(ledger.id))
         _succeed_a_killed_one(runtime)
         remove_forgotten(_marks_of_the_living)
-        lasting = _Lasting(ledger, patience, runtime.path, audience, started_at)
+        lasting = _Lasting(ledger, patience, runtime.path, audience, reserve, started_at)
         _work(plan, lasting, signals, once=once, renew=renew)
         left = sum(total.files for total in ledger.totals() if total.state not in plan.finished)
         log.info("stopped")

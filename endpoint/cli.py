@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from common.app import ConfigPath, Debug, ManagerKind, Places, build, run
+from common.app import ConfigPath, Debug, ManagerKind, Places, run
 from endpoint.lifecycle import LIFECYCLE
 
 if TYPE_CHECKING:
@@ -26,25 +26,24 @@ Sources = Annotated[
 
 
 def main() -> NoReturn:
-    run("endmgr", application())
+    run(kind())
 
 
-def application(*, level: str | None = None) -> typer.Typer:
-    """All of its commands; a `level` of logging prevails over the configuration's."""
-    return build(
-        ManagerKind(
-            program="endmgr",
-            about="Verify what arrived at the endpoint site, store it, and ingest it into a catalogue.",
-            example="endpoint.yaml",
-            lifecycle=LIFECYCLE,
-            load=partial(_load, level=level),
-            effective=_effective,
-            places=_places,
-            plan=_plan,
-            checks=_checks,
-            words=_words,
-            verbs=(("backfill", _backfill, "endpoint.yaml night1"),),
-        )
+def kind(*, level: str | None = None) -> "ManagerKind[EndpointConfig]":
+    """The endpoint manager and its commands; a `level` of logging prevails over the configuration's."""
+    return ManagerKind(
+        program="endmgr",
+        about="Verify what arrived at the endpoint site, store it, and ingest it into a catalogue.",
+        example="endpoint.yaml",
+        lifecycle=LIFECYCLE,
+        load=partial(_load, level=level),
+        effective=_effective,
+        places=_places,
+        plan=_plan,
+        prepare="endpoint.clerk",
+        checks=_checks,
+        words=_words,
+        verbs=(("backfill", _backfill, "endpoint.yaml night1"),),
     )
 
 

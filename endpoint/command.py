@@ -12,10 +12,10 @@ _LEVELS = {"DEBUG": "DEBUG", "INFO": "INFO", "WARN": "WARNING", "ERROR": "ERROR"
 def main() -> NoReturn:
     options = _parser().parse_args()
     from common.app import run
-    from endpoint.cli import application
+    from endpoint.cli import kind
 
     verb = "validate" if options.validate else "start"
-    run("oods.py", application(level=_LEVELS[options.loglevel]), [verb, "--", str(options.config)])
+    run(kind(level=_LEVELS[options.loglevel]), [verb, "--", str(options.config)], name="oods.py")
 
 
 def _parser() -> argparse.ArgumentParser:

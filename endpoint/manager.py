@@ -45,7 +45,6 @@ def plan(config: "EndpointConfig") -> Plan:
         lifecycle=LIFECYCLE,
         finished=FINISHED,
         workers=max(config.general.num_threads, config.ingester.num_workers),
-        prepare="endpoint.clerk",
         recipe=recipe,
         assemble=assemble,
     )

@@ -3,25 +3,16 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 
 from common.discovery import Discovery
 from common.engine import Engine, Means
-from common.footing import familiar
-from common.ledger.ledger import Ledger
 from common.scan import Scanner
 from common.settle import Settling
 from common.watch import Watch
 from handoff.config import HandoffConfig
 from handoff.craft import Handoff
 from handoff.lifecycle import ABSENT
-from handoff.route import CourierRecipe, Route
-
-
-def recipe(config: HandoffConfig, ledger: Ledger, runtime: Path) -> CourierRecipe:
-    """What the workers are."""
-    return CourierRecipe(_route(config, ledger), runtime)
+from handoff.route import Route
 
 
 @contextmanager
@@ -40,10 +31,5 @@ def assemble(config: HandoffConfig, means: Means) -> Iterator[Engine]:
             pause=general.pause,
             bulky_above=general.batch_bytes,
         )
-        craft = Handoff(config, means, _route(config, means.ledger).grounds)
+        craft = Handoff(config, means, Route.known(config, means.ledger).grounds)
         yield Engine(craft, means, discovery, general.retry.backoff())
-
-
-def _route(config: HandoffConfig, ledger: Ledger) -> Route:
-    route = Route.of(config, ledger.id)
-    return replace(route, grounds=familiar(route.grounds, ledger))

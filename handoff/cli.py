@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import typer
-
-from common.app import ManagerKind, Places, build, run
+from common.app import ManagerKind, Places, run
 from handoff.lifecycle import LIFECYCLE
 
 if TYPE_CHECKING:
@@ -17,23 +15,22 @@ if TYPE_CHECKING:
 
 
 def main() -> NoReturn:
-    run("hdfmgr", application())
+    run(kind())
 
 
-def application() -> typer.Typer:
-    """All of its commands."""
-    return build(
-        ManagerKind(
-            program="hdfmgr",
-            about="Carry files from the buffer to the endpoint site, prove that they arrived, and hold them.",
-            example="handoff.yaml",
-            lifecycle=LIFECYCLE,
-            load=_load,
-            effective=_effective,
-            places=_places,
-            plan=_plan,
-            checks=_checks,
-        )
+def kind() -> "ManagerKind[HandoffConfig]":
+    """The handoff manager and its commands."""
+    return ManagerKind(
+        program="hdfmgr",
+        about="Carry files from the buffer to the endpoint site, prove that they arrived, and hold them.",
+        example="handoff.yaml",
+        lifecycle=LIFECYCLE,
+        load=_load,
+        effective=_effective,
+        places=_places,
+        plan=_plan,
+        prepare="handoff.courier",
+        checks=_checks,
     )
 
 

@@ -25,12 +25,12 @@ def plan(config: "HandoffConfig") -> Plan:
     """
     _require_directories(config)
 
-    # What they import takes as long as the start of the workers, which runs beside it.
     def recipe(ledger: "Ledger", runtime: Path) -> "CourierRecipe":
-        from handoff.assembly import recipe
+        from handoff.route import CourierRecipe, Route
 
-        return recipe(config, ledger, runtime)
+        return CourierRecipe(Route.known(config, ledger), runtime)
 
+    # What it imports takes as long as the workers' logins, which go on beside it.
     def assemble(means: "Means") -> "AbstractContextManager[Engine]":
         from handoff.assembly import assemble
 
@@ -41,7 +41,6 @@ def plan(config: "HandoffConfig") -> Plan:
         lifecycle=LIFECYCLE,
         finished=("held", "vanished"),
         workers=config.general.num_threads,
-        prepare="handoff.route",
         recipe=recipe,
         assemble=assemble,
     )

@@ -4,17 +4,19 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from common.files import Algorithm
+from common.footing import familiar
 from common.mounts import Ground
 from common.pool import Tell
 from common.remote import Remote, Site
 
 if TYPE_CHECKING:
-    # Workers do without: the models of the configuration take long to build.
+    # Workers do without: the models of the configuration take long to build, and so does the ledger.
+    from common.ledger.ledger import Ledger
     from handoff.config import HandoffConfig
     from handoff.courier import Courier
     from handoff.script import Patience
@@ -66,6 +68,12 @@ class Route:
             stall_timeout=general.stall_timeout,
         )
 
+    @classmethod
+    def known(cls, config: "HandoffConfig", ledger: "Ledger") -> "Route":
+        """The same for a manager, on the grounds that its ledger knows."""
+        route = cls.of(config, ledger.id)
+        return replace(route, grounds=familiar(route.grounds, ledger))
+
     @property
     def patience(self) -> "Patience":
         """How long one visit to the endpoint may take."""
@@ -84,7 +92,7 @@ class CourierRecipe:
     @contextmanager
     def open(self, number: int, tell: Tell) -> Iterator["Courier"]:
         with Remote(self.route.site, self.runtime, f"w{number}") as remote:
-            # The login need wait neither for the first task, nor for all that a courier imports.
+            # The login need not wait for the first task.
             remote.begin()
             from handoff.courier import Courier
 

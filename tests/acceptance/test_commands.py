@@ -18,7 +18,7 @@ from common.ledger.ledger import Ledger
 from common.ledger.lock import holder
 from common.ledger.rows import Found, ManagerRow
 from common.process import run as run_program
-from handoff.cli import application
+from handoff.cli import kind
 from handoff.lifecycle import LIFECYCLE, SEND
 from tests.loopback import REPOSITORY, Sites, write_file
 from tests.runs import eventually
@@ -34,7 +34,7 @@ def hdfmgr(capsys: pytest.CaptureFixture[str]) -> Hdfmgr:
 
     def command(*words: str | Path) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            run("hdfmgr", application(), [str(word) for word in words])
+            run(kind(), [str(word) for word in words])
         captured = capsys.readouterr()
         assert isinstance(ended.value.code, int)
         return ended.value.code, captured.out, captured.err

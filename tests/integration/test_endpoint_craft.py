@@ -11,7 +11,7 @@ from common.entry import Batch, Done, Failed, Outcome, Report
 from common.errors import Failure, Scope
 from common.ledger.ledger import Ledger
 from common.patience import Patience
-from common.pool import Pool
+from common.pool import Pool, Reserve
 from common.signals import Signals
 from common.supervisor import Supervisor
 from common.tasks import Task
@@ -78,7 +78,7 @@ def manager(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Manager]
     config = load(archive.write_config(general={"retry": {"attempts": request.param}}))
     with Signals() as signals, Ledger.open(archive.ledger, LIFECYCLE) as ledger:
         supervisor = Supervisor()
-        pool: Pool[Task, object] = Pool(1, prepare="endpoint.clerk")
+        pool: Pool[Task, object] = Pool(1, Reserve("endpoint.clerk"))
         means = Means(ledger, Patience(signals, supervisor), pool, supervisor, now_ms())
         craft = Endpoint(config, Premises.of(config), means)
         yield Manager(craft, ledger, request.param, means.started_at)

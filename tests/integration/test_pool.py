@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.pool import Answer, Crash, Pool, Progress
+from common.pool import Answer, Crash, Pool, Progress, Reserve
 from tests.integration.workers import EchoRecipe
 from tests.runs import eventually
 
@@ -25,7 +25,7 @@ def trace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pool(trace: Path) -> Iterator[Pool[str, str]]:
-    pool: Pool[str, str] = Pool(2)
+    pool: Pool[str, str] = Pool(2, Reserve())
     pool.brief(EchoRecipe(str(trace)))
     yield pool
     pool.close()
@@ -53,8 +53,30 @@ def test_each_worker_answers_its_own_task(pool: Pool[str, str]) -> None:
     assert pool.idle() == [0, 1]
 
 
+def test_a_worker_may_start_before_it_is_known_what_it_is_to_be(trace: Path) -> None:
+    before = psutil.Process().children()
+    with Reserve("tests.integration.workers") as reserve:
+        reserve.call_up()
+        (early,) = (child for child in psutil.Process().children() if child not in before)
+        pool: Pool[str, str] = Pool(2, reserve)
+        pool.brief(EchoRecipe(str(trace)))
+        try:
+            pool.submit(0, "pid")
+            assert [answer.result for answer in answers(pool, 1)] == [str(early.pid)]
+        finally:
+            pool.close()
+
+
+def test_a_worker_that_no_pool_has_taken_goes_with_the_reserve() -> None:
+    before = psutil.Process().children()
+    with Reserve() as reserve:
+        reserve.call_up()
+        assert len(psutil.Process().children()) == len(before) + 1
+    assert psutil.Process().children() == before
+
+
 def test_workers_beyond_the_first_two_are_started_one_after_another(trace: Path) -> None:
-    pool: Pool[str, str] = Pool(4, ramp=1.0)
+    pool: Pool[str, str] = Pool(4, Reserve(), ramp=1.0)
     pool.brief(EchoRecipe(str(trace)))
     try:
         pool.start()
@@ -137,7 +159,7 @@ def test_idle_workers_close_what_they_opened(pool: Pool[str, str], trace: Path) 
 
 def test_workers_that_were_never_told_what_to_be_go_as_well() -> None:
     before = psutil.Process().children()
-    pool: Pool[str, str] = Pool(2)
+    pool: Pool[str, str] = Pool(2, Reserve())
     pool.start()
     workers = [child for child in psutil.Process().children() if child not in before]
     pool.close()
@@ -147,8 +169,10 @@ def test_workers_that_were_never_told_what_to_be_go_as_well() -> None:
 
 def test_workers_and_their_children_die_with_their_parent(trace: Path) -> None:
     program = (
-        "import sys; from common.pool import Pool; from tests.integration.workers import EchoRecipe\n"
-        f"pool = Pool(1); pool.brief(EchoRecipe({str(trace)!r})); pool.submit(0, 'sleep 1001')\n"
+        "import sys\n"
+        "from common.pool import Pool, Reserve\n"
+        "from tests.integration.workers import EchoRecipe\n"
+        f"pool = Pool(1, Reserve()); pool.brief(EchoRecipe({str(trace)!r})); pool.submit(0, 'sleep 1001')\n"
         "print('up', flush=True)\n"
         "sys.stdin.read()"
     )

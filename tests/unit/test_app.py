@@ -10,7 +10,7 @@ import pytest
 import endpoint.cli
 import handoff.cli
 from common import __version__
-from common.app import Places, frame, relative_path, run
+from common.app import Places, execute, frame, relative_path, run
 from common.errors import DbbError
 from common.process import run as run_program
 
@@ -54,9 +54,8 @@ def test_a_path_elsewhere_is_refused(places: Places, tmp_path: Path, named: str)
 
 def _run(capsys: pytest.CaptureFixture[str], program: str, *words: str) -> tuple[int, str, str]:
     """A command line's exit code and what it prints."""
-    application = {"hdfmgr": handoff.cli.application, "endmgr": endpoint.cli.application}[program]
     with pytest.raises(SystemExit) as ended:
-        run(program, application(), words)
+        run(handoff.cli.kind(), words) if program == "hdfmgr" else run(endpoint.cli.kind(), words)
     assert isinstance(ended.value.code, int)
     captured = capsys.readouterr()
     return ended.value.code, captured.out, captured.err
@@ -113,12 +112,12 @@ def test_an_unforeseen_fault_is_told_with_what_to_do(capsys: pytest.CaptureFixtu
         raise KeyError("what is this")
 
     with pytest.raises(SystemExit) as ended:
-        run("hdfmgr", app, ["break-down"])
+        execute("hdfmgr", app, ["break-down"])
     err = capsys.readouterr().err
     assert ended.value.code == 1
     assert err.startswith("hdfmgr: unexpected KeyError: 'what is this'\n  hint: ")
     with pytest.raises(SystemExit):
-        run("hdfmgr", app, ["break-down", "--debug"])
+        execute("hdfmgr", app, ["break-down", "--debug"])
     assert "Traceback" in capsys.readouterr().err
 
 
