@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from common.files import Algorithm, Checksum
-from common.ledger.rows import Origin, Receipt
 from common.wording import json_moment, json_path
+
+if TYPE_CHECKING:  # many workers read neither
+    from common.ledger.rows import Origin, Receipt
 
 RECEIPT_STATES = ("stored", "ingested")
 """What a receipt may tell of a file."""
@@ -40,13 +42,13 @@ class Delivered(Protocol):
 class Receipts:
     """What the endpoint manager says has become of what was delivered."""
 
-    files: Mapping[bytes, tuple[Receipt | None, ...]] = field(default_factory=dict)
+    files: "Mapping[bytes, tuple[Receipt | None, ...]]" = field(default_factory=dict)
     """The lines of each file that they came in; None for one that makes no sense."""
     malformed: tuple[str, ...] = ()
     """What is wrong with those, each told with its file."""
 
     @property
-    def records(self) -> tuple[Receipt, ...]:
+    def records(self) -> "tuple[Receipt, ...]":
         """All that make sense."""
         return tuple(record for lines in self.files.values() for record in lines if record)
 
@@ -92,7 +94,7 @@ def read_receipts(contents: Mapping[bytes, bytes]) -> Receipts:
     return Receipts(files, tuple(malformed))
 
 
-def read_note(name: bytes, content: bytes) -> tuple[tuple[Origin, ...], tuple[str, ...]]:
+def read_note(name: bytes, content: bytes) -> "tuple[tuple[Origin, ...], tuple[str, ...]]":
     """The lines of a delivery note, and what is wrong with those that make no sense."""
     origins: list[Origin] = []
     malformed: list[str] = []
@@ -114,7 +116,7 @@ def read_note(name: bytes, content: bytes) -> tuple[tuple[Origin, ...], tuple[st
     return tuple(origins), tuple(malformed)
 
 
-def receipt_lines(receipts: Iterable[Receipt]) -> bytes:
+def receipt_lines(receipts: "Iterable[Receipt]") -> bytes:
     """The lines of a file of receipts (CONTRACT §5)."""
     lines = [
         {
@@ -129,14 +131,18 @@ def receipt_lines(receipts: Iterable[Receipt]) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
-def _receipt(line: bytes) -> Receipt:
+def _receipt(line: bytes) -> "Receipt":
+    from common.ledger.rows import Receipt
+
     fields = _fields(line)
     if fields["state"] not in RECEIPT_STATES:
         raise ValueError(f"no state that we know: {fields['state']!r}")
     return Receipt(_path(fields["path"]), _checksum(fields), fields["state"], _time(fields["at"]))
 
 
-def _origin(name: bytes, line: bytes) -> Origin:
+def _origin(name: bytes, line: bytes) -> "Origin":
+    from common.ledger.rows import Origin
+
     fields = _fields(line)
     size = fields["size"]
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:

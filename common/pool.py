@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -312,4 +311,6 @@ def _answer(worker: Worker[Task, Result], task: Task) -> Result | Crash:
     try:
         return worker.work(task)
     except Exception as error:  # noqa: BLE001 - the pool's edge: whatever it was, it is told and the worker lives on
+        import traceback
+
         return Crash(f"{type(error).__name__}: {error}", traceback.format_exc())

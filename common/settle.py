@@ -16,10 +16,13 @@ import time
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from common.files import BufferedFile, Fence
 from common.mounts import filesystem, is_shared
-from common.scan import Source
+
+if TYPE_CHECKING:  # workers judge no scans
+    from common.scan import Source
 
 _CAUTIOUSLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PASSING = (
@@ -74,7 +77,7 @@ class Settling:
 
     def __init__(
         self,
-        scanner: Source,
+        scanner: "Source",
         *,
         settle: float,
         clock: Callable[[], float] = time.monotonic,
