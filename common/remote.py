@@ -255,8 +255,7 @@ class Remote:
             return found
         if self.connected:
             # ssh says 255 as well when the far command was ended by a signal.
-            hint = "it is tried again; who kills programs there?"
-            return Failure(Scope.ENDPOINT, "endpoint command killed", _words(done), hint)
+            return command_killed(_words(done))
         return connection_failure(self._log_lines()) or Failure(
             Scope.CONNECTION, "connection lost", _words(done), _NETWORK
         )
@@ -585,6 +584,12 @@ def command_failed(reason: str) -> Failure:
     """The failure of an endpoint where something went wrong in words that nobody here knows."""
     hint = "mend there what it says; `hdfmgr check` looks at the endpoint as a whole"
     return Failure(Scope.ENDPOINT, "endpoint command failed", reason, hint)
+
+
+def command_killed(reason: str) -> Failure:
+    """The failure of an endpoint where somebody ended what we had started."""
+    hint = "it is tried again; who kills programs there?"
+    return Failure(Scope.ENDPOINT, "endpoint command killed", reason, hint)
 
 
 def runtime_failure(error: OSError) -> Failure:

@@ -14,7 +14,7 @@ from functools import cache
 from common.errors import Failure, RemoteError
 from common.files import Algorithm, Hashing
 from common.process import Chunk
-from common.remote import Remote, Said, endpoint_failure, program_missing
+from common.remote import Remote, Said, command_killed, endpoint_failure, program_missing
 from common.transport import Consignment, Limits, Progress, Sent, broken_off, incomplete, not_sent
 from handoff.script import Answer, Definitions, script
 
@@ -164,6 +164,8 @@ def _failure(said: Said) -> Failure | None:
     answer = Answer.read(said.answer)
     if "missing" in answer:
         return program_missing("GNU tar", said.done.last_words)
+    if "killed" in answer:
+        return command_killed("tar was killed while it unpacked")
     if "damaged" not in answer:
         return None
     of_content = [line for line in said.done.stderr_lines if not _is_of_attributes(line)]

@@ -21,6 +21,14 @@ watch() {
         say missing
         return
         ;;
+      # HUP, INT, KILL, TERM, and not by us: the memory may be short.
+      'ended 129' | 'ended 130' | 'ended 137' | 'ended 143')
+        [ -z "$process" ] || {
+          say killed
+          return
+        }
+        continue
+        ;;
       'ended '*) continue ;;
     esac
     [ -n "$process" ] || continue

@@ -215,6 +215,17 @@ def test_a_tar_that_is_gone_or_broken_is_the_endpoints_trouble(tmp_path: Path) -
         assert (failure.scope, failure.cause) == (Scope.ENDPOINT, "program missing at the endpoint")
 
 
+@pytest.mark.parametrize("signal", ["HUP", "INT", "KILL", "TERM"])
+def test_a_tar_that_somebody_kills_is_the_endpoints_trouble_and_not_the_files(
+    tmp_path: Path, signal: str
+) -> None:
+    shell = _with_tar_that_says(tmp_path, "tar: at work", f"kill -{signal} $$; sleep 10")
+    with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
+        failure = ends.send(write(ends, a=os.urandom(3_000_000))).failure
+        assert failure is not None
+        assert (failure.scope, failure.cause) == (Scope.ENDPOINT, "endpoint command killed")
+
+
 def _with_tar_that_says(directory: Path, message: str, then: str = '/bin/tar "$@"; exit 2') -> str:
     """A shell whose tar says this, does its work if it can, and fails."""
     stand_in = directory / "bin" / "tar"
