@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from common import __version__
+from common.clock import now_ms
 from common.errors import ConfigError, DbbError
 from common.lifecycle import Lifecycle
 from common.supervisor import Supervisor
@@ -409,7 +410,7 @@ class Commands(Generic[Config]):
         places = kind.places(loaded)
         named = tuple(self._meant(loaded, path, places) for path in paths or ())
         states = kind.lifecycle.trouble if named or cause else (FAILED,)
-        retried = retry(loaded.ledger_path, kind.lifecycle, named, cause, states, _now_ms())
+        retried = retry(loaded.ledger_path, kind.lifecycle, named, cause, states, now_ms())
         self._screen().retried(retried)
         raise typer.Exit(1 if retried.has_missed else 0)
 
@@ -441,7 +442,7 @@ class Commands(Generic[Config]):
             named,
             versions,
             kind.lifecycle,
-            _now_ms(),
+            now_ms(),
             obstacle,
             _word(config),
             is_running=is_running,
@@ -532,7 +533,7 @@ class Commands(Generic[Config]):
             if as_json:
                 screen.say_json_list(trouble.head(found), "files", map(trouble.as_json, found.files))
             else:
-                screen.troubles(found, _now_ms(), chosen=bool(cause))
+                screen.troubles(found, now_ms(), chosen=bool(cause))
 
     def _serve(
         self,
@@ -655,7 +656,7 @@ class Commands(Generic[Config]):
             def look() -> "Status":
                 nonlocal reader
                 reader = reader or stack.enter_context(self._reader(present.config))
-                return gather(scene(), reader, holder=holder(ledger), now_ms=_now_ms())
+                return gather(scene(), reader, holder=holder(ledger), now_ms=now_ms())
 
             yield look
 
@@ -772,7 +773,3 @@ def _tell(program: str, error: DbbError, *, debug: bool) -> None:
 def _forget_output() -> None:
     """Whoever read it is gone (``status | head``); what is still buffered must not be missed at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Protocol
 
+from common.clock import SetClock, now_ms
 from common.discovery import Discovery
 from common.entry import Batch, Report
 from common.files import BufferedFile
@@ -19,7 +20,7 @@ from common.ledger.ledger import Ledger
 from common.lifecycle import Step
 from common.patience import Patience
 from common.pool import Answer, Crash, Pool
-from common.retry import Backoff, SetClock
+from common.retry import Backoff
 from common.signals import Signals, Wish
 from common.supervisor import Supervisor
 from common.tasks import Chore, Identified, Identify, Task, Work
@@ -322,8 +323,3 @@ class Engine:
             signals.drain()
             self._collect()
             self._keep_time()
-
-
-def now_ms() -> int:
-    """Milliseconds since the epoch, as the ledger counts time."""
-    return time.time_ns() // 1_000_000

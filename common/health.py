@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from common import wording
+from common.clock import now_ms
 from common.errors import DbbError, LedgerError
 from common.ledger.lock import holder
 from common.ledger.reader import LedgerReader
@@ -282,17 +283,17 @@ def _heartbeat(row: ManagerRow) -> Result:
 
 def _files(subject: Subject) -> Iterator[Result]:
     """How long files wait, whether any get through, and which are in trouble."""
-    now_ms = time.time_ns() // 1_000_000
+    now = now_ms()
     with _reader(subject) as reader:
         if reader is None:
             return
         oldest = reader.oldest_waiting()
-        delivered = reader.rates(subject.lifecycle.goal, now_ms=now_ms, windows=(_IDLE,))
+        delivered = reader.rates(subject.lifecycle.goal, now_ms=now, windows=(_IDLE,))
         totals = reader.totals()
     if oldest is None:
         yield ok("oldest waiting", "no file waits")
     else:
-        age = max(0.0, (now_ms - oldest.found_at) / 1000)
+        age = max(0.0, (now - oldest.found_at) / 1000)
         yield _oldest(subject, oldest, age)
         if holder(subject.ledger) is not None:
             yield _progress(subject, age, sum(rate.files for rate in delivered.values()))
@@ -349,7 +350,7 @@ def _clock(subject: Subject) -> Iterator[Result]:
             "the clock has been set back: compare it with a time server",
         )
     else:
-        yield ok("clock", wording.moment(time.time_ns() // 1_000_000))
+        yield ok("clock", wording.moment(now_ms()))
 
 
 def _odd_files(subject: Subject) -> Iterator[Result]:

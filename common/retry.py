@@ -1,4 +1,4 @@
-"""When to try again: a file's own backoff, the breaker that spares all files, a clock that is set."""
+"""When to try again: a file's own backoff, and the breaker that spares all files."""
 
 import random
 from dataclasses import dataclass, field
@@ -29,21 +29,6 @@ class Backoff:
         # The exponent is bounded: a float overflows long before a patient operator gives up.
         nominal = min(self.most, self.first * self.factor ** min(failures - 1, 64))
         return nominal * dice.uniform(0.5, 1.0)
-
-
-@dataclass(slots=True)
-class SetClock:
-    """Notices when somebody sets the clock, from what it tells beside one that nobody can set."""
-
-    least: float = 2.0
-    """Seconds of a jump that matters; less is a clock that is being corrected in small steps."""
-    _offset: float | None = None
-
-    def jump(self, wall: float, monotonic: float) -> float:
-        """Seconds by which the clock was set since this was last asked; 0 if it was not."""
-        before, self._offset = self._offset, wall - monotonic
-        jump = 0.0 if before is None else self._offset - before
-        return jump if abs(jump) >= self.least else 0.0
 
 
 @dataclass(slots=True)

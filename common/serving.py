@@ -2,13 +2,13 @@
 
 import gc
 import logging
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.clock import now_ms
 from common.ledger.ledger import Ledger
 from common.ledger.lock import ManagerLock
 from common.lifecycle import Lifecycle
@@ -109,7 +109,7 @@ def serve(plan: Plan, audience: Audience, reserve: Reserve, *, once: bool, renew
     DbbError
         It can't begin, or the ledger can't be used any more.
     """
-    started_at = time.time_ns() // 1_000_000
+    started_at = now_ms()
     with ExitStack() as stack:
         # At its end the interpreter looks for garbage in all that was ever imported, which takes long.
         stack.callback(gc.freeze)
@@ -137,7 +137,7 @@ def _work(plan: Plan, lasting: _Lasting, signals: Signals, *, once: bool, renew:
         nonlocal coming
         renewed = renew()
         if renewed is not None:
-            lasting.ledger.note_renewal(now_ms=time.time_ns() // 1_000_000)
+            lasting.ledger.note_renewal(now_ms=now_ms())
             coming = renewed.plan
         return coming is not None
 

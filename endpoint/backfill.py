@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
+from common.clock import now_ms
 from common.errors import DbbError
 from common.files import Algorithm, BufferedFile, Checksum, Fence, Hashing
 from common.ledger.ledger import Ledger
@@ -190,7 +191,7 @@ class Backfill:
 
     def _flush(self) -> None:
         if self._hashed and self._ledger:
-            self._ledger.backfill(BACKFILLED, self._hashed, now_ms=time.time_ns() // 1_000_000)
+            self._ledger.backfill(BACKFILLED, self._hashed, now_ms=now_ms())
         self._hashed = []
         self._next_flush = time.monotonic() + _FLUSH
 

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from common import __version__
+from common.clock import now_ms
 from common.disks import Disks
-from common.engine import Claim, Means, now_ms
+from common.engine import Claim, Means
 from common.entry import Batch, Done, Failed, Outcome, Report
 from common.errors import Scope
 from common.files import BufferedFile, Checksum

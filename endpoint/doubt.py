@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
-from common.engine import now_ms
+from common.clock import now_ms
 from common.entry import Batch, Done, Failed, Outcome, Report
 from common.errors import Scope
 from common.ledger.ledger import Ledger

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from common import __version__
+from common.clock import now_ms
 from common.disks import Disks, row
-from common.engine import Claim, Means, now_ms
+from common.engine import Claim, Means
 from common.entry import Batch, Done, Failed, Report
 from common.errors import Failure, Scope
 from common.files import BufferedFile

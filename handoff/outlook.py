@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from common.engine import now_ms
+from common.clock import now_ms
 from common.entry import Batch, Entry, Failed, Outcome, Report
 from common.errors import Failure, Scope
 from common.gate import SETBACKS

@@ -4,13 +4,13 @@ import json
 import os
 import re
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from common.app import run
+from common.clock import now_ms
 from common.entry import Done, Failed, Outcome, Report
 from common.errors import Failure, Scope
 from common.files import Checksum, Fence
@@ -44,7 +44,7 @@ def hdfmgr(capsys: pytest.CaptureFixture[str]) -> Hdfmgr:
 
 def _fill(sites: Sites, names: Sequence[bytes] = (b"night/a.fits", b"night/b.fits", ODD)) -> int:
     """Enter files; the first fails and waits, the second is in conflict, the rest is delivered."""
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     with Ledger.open(sites.ledger, LIFECYCLE) as ledger:
         ledger.record(
             [Found(name, Fence(at, 100, at, at)) for at, name in enumerate(names, 1)], now_ms=now - 60_000

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common.clock import now_ms
 from common.ledger.ledger import Ledger
 from common.ledger.lock import ManagerLock
 from common.ledger.rows import ManagerRow
@@ -320,7 +321,7 @@ def test_a_clock_that_differs_there_is_told(tmp_path: Path) -> None:
 
 
 def _beat(sites: Sites, *, age: float) -> None:
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     with Ledger.open(sites.ledger, LIFECYCLE) as ledger:
         ledger.beat(ManagerRow(1, "here", "0.1.0", now - 3_600_000, now - round(age * 1000)))
 

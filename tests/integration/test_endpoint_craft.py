@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.engine import Means, now_ms
+from common.clock import now_ms
+from common.engine import Means
 from common.entry import Batch, Done, Failed, Outcome, Report
 from common.errors import Failure, Scope
 from common.ledger.ledger import Ledger

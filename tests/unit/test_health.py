@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from threading import Event
 
 import pytest
 
+from common.clock import now_ms
 from common.entry import Failed, Report
 from common.errors import DbbError, Failure, Scope
 from common.files import Fence
@@ -135,7 +135,7 @@ def _look(subject: Subject) -> dict[str, Result]:
 
 def _enter(subject: Subject, *, age: float, beat: float | None = 0.0, failed: bool = False) -> None:
     """A file that was found so many seconds ago, and a heartbeat as old as that."""
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     with Ledger.open(subject.ledger, LIFECYCLE) as ledger:
         ledger.record([Found(b"a.fits", Fence(1, 2, 3, 4))], now_ms=now - round(age * 1000))
         if failed:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from common.errors import Failure, Scope
-from common.retry import Backoff, Breaker, SetClock
+from common.retry import Backoff, Breaker
 
 DOWN = Failure(Scope.CONNECTION, "connection refused", "connect to host: refused")
 
@@ -65,27 +65,3 @@ def test_what_fails_together_waits_no_longer_than_one_alone() -> None:
     assert breaker.trip(DOWN, now=0)
     assert [breaker.trip(DOWN, now=0.1) for _ in range(5)] == [False] * 5
     assert (breaker.trips, breaker.seconds_to_probe(0.1)) == (1, 0.9)
-
-
-HOUR = 3600.0
-
-
-def test_a_clock_that_is_set_jumps_once_by_that_much_either_way() -> None:
-    clock = SetClock()
-    jumps = [
-        clock.jump(wall, monotonic)
-        for wall, monotonic in (
-            (1_000_000, 50),
-            (1_000_001, 51),
-            (1_000_002 + 3 * HOUR, 52),
-            (1_000_003 + 3 * HOUR, 53),
-            (1_000_004 - 5 * HOUR, 54),
-            (1_000_064 - 5 * HOUR, 114),
-        )
-    ]
-    assert jumps == [0, 0, 3 * HOUR, 0, -8 * HOUR, 0]
-
-
-def test_a_clock_that_is_corrected_in_small_steps_never_jumps() -> None:
-    clock = SetClock()
-    assert not any(clock.jump(1_000_000 + second * 1.5, second) for second in range(100))
