@@ -293,6 +293,10 @@ class Commands(Generic[Config]):
         """
         if daemon and (once or live):
             raise typer.BadParameter("goes neither with --once nor with --live", param_hint="--daemon")
+        assert self._reserve is not None, "every start has one"
+        if not daemon:
+            # Together with the first one, the second would have kept this process from coming so far.
+            self._reserve.call_up()
         loaded = self._kind.load(config)
         from common.ledger.lock import LedgerHeld, holder
 
@@ -555,7 +559,7 @@ class Commands(Generic[Config]):
         kind, loaded = self._kind, present.config
         take(loaded)
         renew = Renewal(loaded, partial(kind.load, config), kind.plan, take)
-        assert self._reserve is not None, "every start has one"
+        assert self._reserve is not None
         return serve(kind.plan(loaded), audience, self._reserve, once=once, renew=renew)
 
     @contextmanager

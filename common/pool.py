@@ -100,9 +100,9 @@ class _Hand(Generic[Task]):
 
 
 class Reserve:
-    """Where the workers of pools come from; the first may start before it is known what it is to be.
+    """Where the workers of pools come from; some may start before it is known what they are to be.
 
-    A context manager, at whose end that one goes if no pool has taken it.
+    A context manager, at whose end those go that no pool has taken.
 
     Parameters
     ----------
@@ -112,25 +112,27 @@ class Reserve:
 
     def __init__(self, prepare: str = "common.pool") -> None:
         self._prepare = prepare
-        self._first: _Hand[Any] | None = None
+        self._early: dict[int, _Hand[Any]] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._first is not None:
-            self._first.end()
+        self.dismiss()
 
     def call_up(self) -> None:
-        """Start the first one: it gets ready on another processor. Two would keep the parent waiting."""
-        self._first = self._start(0)
+        """Start one more: it gets ready on another processor."""
+        number = len(self._early)
+        self._early[number] = self._start(number)
 
     def take(self, number: int) -> _Hand[Any]:
         """The worker of that number."""
-        if number == 0 and self._first is not None:
-            first, self._first = self._first, None
-            return first
-        return self._start(number)
+        return self._early.pop(number, None) or self._start(number)
+
+    def dismiss(self) -> None:
+        """End those that nobody has taken."""
+        while self._early:
+            self._early.popitem()[1].end()
 
     def _start(self, number: int) -> _Hand[Any]:
         ours, theirs = socket.socketpair()
@@ -174,6 +176,7 @@ class Pool(Generic[Task, Result]):
         """Have the first two now, rather than with the first tasks."""
         for number in range(min(_PROMPT, self.size)):
             self._hand(number)
+        self._reserve.dismiss()
 
     def brief(self, recipe: Recipe[Task, Result]) -> None:
         """Tell the workers, those that run and those to come, what they are; before the first task."""

@@ -67,12 +67,26 @@ def test_a_worker_may_start_before_it_is_known_what_it_is_to_be(trace: Path) -> 
             pool.close()
 
 
-def test_a_worker_that_no_pool_has_taken_goes_with_the_reserve() -> None:
+def test_workers_that_no_pool_has_taken_go_with_the_reserve() -> None:
     before = psutil.Process().children()
     with Reserve() as reserve:
         reserve.call_up()
-        assert len(psutil.Process().children()) == len(before) + 1
+        reserve.call_up()
+        assert len(psutil.Process().children()) == len(before) + 2
     assert psutil.Process().children() == before
+
+
+def test_workers_beyond_the_size_of_the_pool_go_when_it_starts() -> None:
+    before = psutil.Process().children()
+    with Reserve() as reserve:
+        reserve.call_up()
+        reserve.call_up()
+        pool: Pool[str, str] = Pool(1, reserve)
+        try:
+            pool.start()
+            assert len(psutil.Process().children()) == len(before) + 1
+        finally:
+            pool.close()
 
 
 def test_workers_beyond_the_first_two_are_started_one_after_another(trace: Path) -> None:
