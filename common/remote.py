@@ -230,8 +230,8 @@ class Remote:
         mark = f"<dbb-{secrets.token_hex(8)}>".encode()
         whole = b"printf %s '" + mark + b"'\n" + os.fsencode(script)
         # `sh -s` would read ahead and run data as commands (dash does). This works under every login
-        # shell, since nothing in it needs escaping.
-        command = f"exec sh -c 'eval \"$(head -c {len(whole)})\"'"
+        # shell, since nothing in it needs escaping. Names in the script are of any bytes.
+        command = f"exec sh -c 'LC_ALL=C; export LC_ALL; eval \"$(head -c {len(whole)})\"'"
         done = self.run(
             self._argv(command),
             stdin=whole + data,

@@ -285,7 +285,7 @@ make_durable() {
 }
 
 visit() {
-  define
+  tidy_path
   note=
   mark start
   choose_program

@@ -1,5 +1,6 @@
 """The shell scripts beside this module: what they are told, how they are run, how their answer reads."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -104,7 +105,7 @@ class Definitions:
         return both
 
     def __bytes__(self) -> bytes:
-        return b"\n".join([*self._lines, b"defined=yes\n"])
+        return b"\n".join([*self._lines, b""])
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +188,16 @@ _PLACES = {
 def run_script(
     remote: Asked, name: str, definitions: Definitions, text: bytes = b"", *, patience: Patience
 ) -> Answer:
-    """Run one of the scripts and read its answer; `text` follows the definitions on its input.
+    """Run one of the scripts and read its answer; its input is `text`, and a line that tells its end.
 
     Raises
     ------
     RemoteError
         The endpoint could not be asked, or something is wrong with the whole visit.
     """
-    program, data = script(name, definitions)
     output = remote.run_script(
-        program,
-        data + text + b"end\n",
+        script(name, definitions),
+        text + b"end\n",
         timeout=patience.timeout,
         stall_timeout=patience.stall_timeout,
         on_progress=patience.on_progress,
@@ -205,12 +205,11 @@ def run_script(
     return Answer.read(output)
 
 
-def script(name: str, definitions: Definitions) -> tuple[str, bytes]:
-    """One of the scripts, and the definitions as it reads them from the beginning of its input."""
-    data = bytes(definitions)
+def script(name: str, definitions: Definitions) -> str:
+    """One of the scripts, with what it is about."""
     package = files("handoff")
-    text = "".join(package.joinpath(part).read_text() for part in ("visit.sh", name))
-    return f"size={len(data)}\n{text}", data
+    beginning, work = (package.joinpath(part).read_text() for part in ("visit.sh", name))
+    return beginning + os.fsdecode(bytes(definitions)) + work
 
 
 def whole_failure(message: bytes, what: str) -> Failure:

@@ -49,12 +49,11 @@ class Stream:
         if not batch.good:
             return batch.sent()
         staging, name = os.path.split(dest)
-        text, data = script("stream.sh", Definitions(staging=staging, batch=b"./" + name))
+        unpacking = script("stream.sh", Definitions(staging=staging, batch=b"./" + name))
         try:
             said = self._remote.try_script(
-                text,
-                data,
-                lambda: self._paced(_gathered(_archive(batch, self._algorithm))),
+                unpacking,
+                more=lambda: self._paced(_gathered(_archive(batch, self._algorithm))),
                 timeout=self._limits.timeout,
                 stall_timeout=self._limits.stall_timeout,
                 on_progress=progress,

@@ -50,7 +50,7 @@ watch() {
 }
 
 stream() {
-  define
+  tidy_path
   unset TAR_OPTIONS
   cd "$staging" 2>/dev/null || fail staging "$(stat -- "$staging/." 2>&1)"
   why=$(mkdir -p -- "$batch" 2>&1) || fail staging "$why"

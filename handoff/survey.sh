@@ -137,7 +137,7 @@ clear_all_but() {
 visit() {
   say "clock $(date +%s.%N)"
   mark clock
-  define
+  tidy_path
   # Beside the rest: most of a survey's time goes by with starting one program after the other. (A record
   # of less than 4 kB is written whole, so that theirs and ours do not mix.)
   tell_programs &

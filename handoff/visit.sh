@@ -1,10 +1,10 @@
 # The beginning of every script that runs at the endpoint: for any POSIX shell, GNU coreutils, findutils.
 #
-# What a visit is about comes on standard input: $size bytes of definitions, then what the script wants.
-# A definition is a variable, or a list: a function that calls a command with the list's items, so that
-# they are never split, and printed by no program started for it. The answer is records that end with
-# NUL, each a word and its value. All work is in functions, and the last line of a script calls one: of
-# a script that arrives cut short nothing runs.
+# Behind it comes what a visit is about, as definitions. A definition is a variable, or a list: a function
+# that calls a command with the list's items, so that they are never split, and printed by no program
+# started for it. Then comes the script itself, to which standard input belongs. The answer is records
+# that end with NUL, each a word and its value. All work is in functions, and the last line of a script
+# calls one: of a script that arrives cut short nothing runs.
 
 set -u +e +f +C
 LC_ALL=C
@@ -32,12 +32,6 @@ tidy_path() {
   unset IFS
   set +f
   PATH=$tidy/usr/local/bin:/usr/bin:/bin
-}
-
-define() {
-  tidy_path
-  eval "$(head -c "$size")"
-  [ "${defined-}" = yes ] || fail input 'the input of the visit ended early'
 }
 
 say() {

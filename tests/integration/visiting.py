@@ -66,7 +66,7 @@ class Shell:
     ) -> bytes:
         whole = os.fsencode(script)
         done = run(
-            [*self.argv, "-c", f'eval "$(head -c {len(whole)})"'],
+            [*self.argv, "-c", f'LC_ALL=C; export LC_ALL; eval "$(head -c {len(whole)})"'],
             stdin=whole + data,
             timeout=timeout or 60,
             stall_timeout=stall_timeout,

@@ -43,8 +43,8 @@ def test_a_list_calls_its_command_with_exactly_its_items(words: list[bytes]) -> 
 
 def test_variables_have_the_values_that_they_are_given() -> None:
     definitions = Definitions(a=b"it's $(x)\n\xff", b="ü", c=3, d=True, e=False)
-    script = bytes(definitions) + b'printf "%s|" "$a" "$b" "$c" "$d" "$e" "$defined"'
-    assert run(["sh"], stdin=script).stdout == b"it's $(x)\n\xff|\xc3\xbc|3|yes|no|yes|"
+    script = bytes(definitions) + b'printf "%s|" "$a" "$b" "$c" "$d" "$e"'
+    assert run(["sh"], stdin=script).stdout == b"it's $(x)\n\xff|\xc3\xbc|3|yes|no|"
 
 
 def test_an_answer_is_read_as_records_and_what_comes_behind_them() -> None:
