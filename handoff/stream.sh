@@ -49,12 +49,19 @@ watch() {
   say damaged
 }
 
+# Enlarges the pipe that the archive comes through, where there is perl: what finds no place in it, sshd keeps
+# in memory, which it copies each time that it becomes more. (F_SETPIPE_SZ of fcntl(2), to what anybody may.)
+widen() {
+  perl -e 'fcntl STDIN, 1031, 1 << 20'
+} 2>/dev/null
+
 stream() {
   tidy_path
-  unset TAR_OPTIONS
+  unset TAR_OPTIONS PERL5OPT
   cd "$staging" 2>/dev/null || fail staging "$(stat -- "$staging/." 2>&1)"
   why=$(mkdir -p -- "$batch" 2>&1) || fail staging "$why"
   cd "$batch" || fail staging 'no right to enter the directory of the batch'
+  widen
   unpack | watch
   say end
 }

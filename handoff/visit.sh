@@ -14,7 +14,7 @@ newline='
 '
 
 # bash takes functions from the environment: one called `find` would be taken for the program.
-for name in '[' b2sum cat cd chmod command cp cut date echo find head kill ln mkdir mv nproc openssl printf \
+for name in '[' b2sum cat cd chmod command cp cut date echo find head kill ln mkdir mv nproc openssl perl printf \
   pwd read rm rsync sh sha256sum sleep sort stat sync tar wait xargs; do
   unset -f "$name" 2>/dev/null
 done

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -226,10 +227,31 @@ def test_a_tar_that_somebody_kills_is_the_endpoints_trouble_and_not_the_files(
         assert (failure.scope, failure.cause) == (Scope.ENDPOINT, "endpoint command killed")
 
 
+def test_the_archive_comes_through_a_wide_pipe(tmp_path: Path) -> None:
+    """Or sshd copies what it keeps for tar again and again."""
+    width = f"{sys.executable} -c 'import fcntl; print(fcntl.fcntl(0, fcntl.F_GETPIPE_SZ))'"
+    shell = _with_program(tmp_path, "tar", f'{width} >{tmp_path}/width; exec /bin/tar "$@"')
+    with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
+        assert ends.send(write(ends, a=b"light")).failure is None
+    assert int((tmp_path / "width").read_text()) == 1 << 20
+
+
+def test_an_endpoint_without_perl_takes_files_all_the_same(tmp_path: Path) -> None:
+    shell = _with_program(tmp_path, "perl", "echo 'perl: not found' >&2; exit 127")
+    with Sshd(tmp_path / "sshd", shell=shell) as sshd, joined(sshd, tmp_path) as ends:
+        assert ends.send(write(ends, a=os.urandom(3_000_000))).failure is None
+        assert ends.arrived == files_below(ends.buffer)
+
+
 def _with_tar_that_says(directory: Path, message: str, then: str = '/bin/tar "$@"; exit 2') -> str:
     """A shell whose tar says this, does its work if it can, and fails."""
-    stand_in = directory / "bin" / "tar"
+    return _with_program(directory, "tar", f'echo "{message}" >&2; {then}')
+
+
+def _with_program(directory: Path, name: str, text: str) -> str:
+    """A shell for which a program is this script."""
+    stand_in = directory / "bin" / name
     stand_in.parent.mkdir()
-    stand_in.write_text(f'#!/bin/sh\necho "{message}" >&2; {then}\n')
+    stand_in.write_text(f"#!/bin/sh\n{text}\n")
     stand_in.chmod(0o755)
     return f"env PATH={stand_in.parent}:/usr/bin:/bin /bin/sh"
