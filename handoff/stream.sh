@@ -5,8 +5,8 @@
 
 # Prints the number of tar's process, then what tar says, then how it ended.
 unpack() {
-  # Records as large as what ssh brings at once: larger ones are written from memory that is no longer near.
-  sh -c 'echo $$ && exec tar "$@"' sh -x -f - -b 64 -p --no-same-owner --warning=no-timestamp 2>&1
+  # Large records empty the pipe before their files are made: sshd has to keep less.
+  sh -c 'echo $$ && exec tar "$@"' sh -x -f - -b 1024 -p --no-same-owner --warning=no-timestamp 2>&1
   echo "ended $?"
 }
 
