@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.loopback import Sites, files_below, write_file
-from tests.runs import Run, assert_delivered_once, counts, descendants, eventually
+from tests.runs import Run, assert_delivered_once, children, counts, descendants, eventually, stand_in
 
 _CAMPAIGNS = 4
 _KILLS = -(-int(os.environ.get("DBB_KILLS", "108")) // _CAMPAIGNS)
@@ -172,3 +172,20 @@ def test_every_file_arrives_once_and_intact_whoever_is_killed_and_when(sites: Si
     # the next one has cleared it: the start after that clears it again.
     assert sites.command("start", sites.config, "--once").exit_code == 0
     assert_delivered_once(sites, instrument.written, instrument.times)
+
+
+def test_what_escaped_the_death_of_its_manager_is_ended_by_the_next_one(sites: Sites) -> None:
+    sites.write_config(endpoint={"transfer": "scp"})
+    number = sites.directory / "pid"
+    script = f'setsid sleep 1003 >/dev/null 2>&1 & echo $! >{number}; exec "$real" "$@"'
+    write_file(sites.buffer, b"a.fits", b"light")
+    with Run(sites, env=stand_in(sites.directory / "bin", "scp", script)) as manager:
+        eventually(lambda: counts(sites) == {"held": 1})
+        escaped = psutil.Process(int(number.read_text()))
+        manager.kill()
+    eventually(lambda: children(sites) == [escaped])
+    with Run(sites) as manager:
+        _assert_gone([escaped])
+        eventually(
+            lambda: "the manager before this one was killed; 1 processes of it were ended" in manager.said
+        )
