@@ -22,8 +22,8 @@ from common.errors import ConfigError, DbbError
 from common.lifecycle import Lifecycle
 from common.supervisor import Supervisor
 
-# What draws, reads or works is imported by the command that needs it, so that help, completion and
-# a start that finds a manager running cost next to nothing.
+# What draws, reads or works is imported by the command that needs it, so that help and completion cost
+# next to nothing.
 if TYPE_CHECKING:
     # Some versions of typer have click's names from click, and some their own.
     from typer._click.core import Context, Parameter
@@ -293,8 +293,7 @@ class Commands(Generic[Config]):
         """
         if daemon and (once or live):
             raise typer.BadParameter("goes neither with --once nor with --live", param_hint="--daemon")
-        assert self._reserve is not None, "every start has one"
-        if not daemon:
+        if self._reserve and not daemon:
             # Together with the first one, the second would have kept this process from coming so far.
             self._reserve.call_up()
         loaded = self._kind.load(config)
@@ -549,6 +548,7 @@ class Commands(Generic[Config]):
         once: bool = False,
     ) -> int:
         """Be the manager, with its messages where `direct` has them sent; gives the exit code."""
+        from common.pool import Reserve
         from common.renewal import Renewal
         from common.serving import serve
 
@@ -559,8 +559,8 @@ class Commands(Generic[Config]):
         kind, loaded = self._kind, present.config
         take(loaded)
         renew = Renewal(loaded, partial(kind.load, config), kind.plan, take)
-        assert self._reserve is not None
-        return serve(kind.plan(loaded), audience, self._reserve, once=once, renew=renew)
+        reserve = self._reserve or Reserve(kind.prepare)
+        return serve(kind.plan(loaded), audience, reserve, once=once, renew=renew)
 
     @contextmanager
     def _live(self, config: Path, present: "_Present[Config]") -> Iterator[Callable[[], None]]:

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from common.errors import DbbError
 from common.process import Background
-from common.runtime import MARK, mark
+from common.runtime import MARK
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -112,6 +114,8 @@ class Reserve:
 
     def __init__(self, prepare: str = "common.pool") -> None:
         self._prepare = prepare
+        self.mark = os.urandom(8).hex()
+        """What all of them carry in `MARK`, and whatever they start."""
         self._early: dict[int, _Hand[Any]] = {}
 
     def __enter__(self) -> Self:
@@ -121,9 +125,10 @@ class Reserve:
         self.dismiss()
 
     def call_up(self) -> None:
-        """Start one more: it gets ready on another processor."""
+        """Start one more, which gets ready on another processor; why it can't shows when it is taken."""
         number = len(self._early)
-        self._early[number] = self._start(number)
+        with suppress(DbbError, OSError):
+            self._early[number] = self._start(number)
 
     def take(self, number: int) -> _Hand[Any]:
         """The worker of that number."""
@@ -143,7 +148,7 @@ class Reserve:
                 f"import {self._prepare}; from common.pool import serve; serve()"
             )
             argv = [sys.executable, "-c", program, str(theirs.fileno()), str(os.getpid()), str(number)]
-            fds, env = (theirs.fileno(),), {MARK: mark()}
+            fds, env = (theirs.fileno(),), {MARK: self.mark}
             process = Background(argv, pass_fds=fds, env=env, death_signal=signal.SIGKILL)
         return _Hand(process, Connection(ours.detach()))
 
@@ -314,6 +319,4 @@ def _answer(worker: Worker[Task, Result], task: Task) -> Result | Crash:
     try:
         return worker.work(task)
     except Exception as error:  # noqa: BLE001 - the pool's edge: whatever it was, it is told and the worker lives on
-        import traceback
-
         return Crash(f"{type(error).__name__}: {error}", traceback.format_exc())

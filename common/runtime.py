@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from common.errors import DbbError
@@ -15,7 +14,7 @@ from common.errors import DbbError
 MARK = "DBB_MANAGER"
 """The environment variable that a manager's workers carry, and all that they start: its mark."""
 _SIGNATURE = "mark"
-"""The file with that, by which what a killed manager left alive is found."""
+"""A link to that, which no full disk can hinder: by it is found what a killed manager left alive."""
 _ROOT = Path("/tmp")
 """Not `tempfile.gettempdir()`: the path of a socket may have 108 bytes, and ssh adds 17 of its own."""
 _FORGOTTEN = 3600.0
@@ -32,26 +31,23 @@ class Runtime:
     left_by: str | None
     """The mark of the manager before this one, if that was killed and left it behind."""
 
-    def sign(self) -> None:
-        """Put down this process's mark, once nothing of the manager before it is left.
+    def sign(self, mark: str) -> None:
+        """Put down the mark of this manager, once nothing of the one before it is left.
 
-        Where the disk is full, signals alone end what a killed manager leaves.
+        Where that can't be (a disk without inodes), signals alone end what a killed manager leaves.
         """
+        signature = self.path / _SIGNATURE
         with suppress(OSError):
-            (self.path / _SIGNATURE).write_text(mark())
-
-
-@cache
-def mark() -> str:
-    """This process's own mark, for its workers to carry."""
-    return os.urandom(8).hex()
+            signature.unlink(missing_ok=True)
+            signature.symlink_to(mark)
 
 
 @contextmanager
 def runtime_directory(ledger_id: str, root: Path = _ROOT) -> Iterator[Runtime]:
     """Make it, empty, for the one manager of a ledger; it goes when the manager ends.
 
-    It is locked meanwhile, so that others see whether its manager lives.
+    It is locked meanwhile, so that others see whether its manager lives. One that was left behind, and
+    not signed since, stays what it is.
 
     Raises
     ------
@@ -60,10 +56,12 @@ def runtime_directory(ledger_id: str, root: Path = _ROOT) -> Iterator[Runtime]:
     """
     path = root / f"{_prefix()}{ledger_id}"
     descriptor, was_left_behind = _take(path)
+    left_by = _signature(path) if was_left_behind else None
     try:
-        yield Runtime(path, _signature(path) if was_left_behind else None)
+        yield Runtime(path, left_by)
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        if left_by is None or _signature(path) != left_by:
+            shutil.rmtree(path, ignore_errors=True)
         os.close(descriptor)
 
 
@@ -105,7 +103,7 @@ def remove_forgotten(living: Callable[[], Collection[str]], root: Path = _ROOT) 
 def _signature(directory: Path) -> str:
     """The mark of the manager that it is or was of; empty if that was killed before it signed."""
     with suppress(OSError):
-        return (directory / _SIGNATURE).read_text()
+        return os.readlink(directory / _SIGNATURE)
     return ""
 
 

@@ -120,7 +120,7 @@ def serve(plan: Plan, audience: Audience, reserve: Reserve, *, once: bool, renew
             Ledger.open(plan.ledger, plan.lifecycle, busy_timeout=_LEDGER_WAIT, patience=patience)
         )
         runtime = stack.enter_context(runtime_directory(ledger.id))
-        _succeed_a_killed_one(runtime)
+        _succeed_a_killed_one(runtime, reserve.mark)
         remove_forgotten(_marks_of_the_living)
         lasting = _Lasting(ledger, patience, runtime.path, audience, reserve, started_at)
         _work(plan, lasting, signals, once=once, renew=renew)
@@ -148,8 +148,8 @@ def _work(plan: Plan, lasting: _Lasting, signals: Signals, *, once: bool, renew:
             engine.run(signals, once=once, renew=gives_way)
 
 
-def _succeed_a_killed_one(runtime: Runtime) -> None:
-    """Work begins only when nothing of a manager that was killed is left."""
+def _succeed_a_killed_one(runtime: Runtime, mark: str) -> None:
+    """Work begins, and `mark` is put down, only when nothing of a manager that was killed is left."""
     if runtime.left_by is not None:
         # Here, because psutil takes longer to import than a start needs to find that all is well.
         from common.orphans import end_orphans
@@ -157,7 +157,7 @@ def _succeed_a_killed_one(runtime: Runtime) -> None:
         ended = end_orphans(runtime.left_by)
         clear(runtime.path)
         log.warning("the manager before this one was killed; %d processes of it were ended", ended)
-    runtime.sign()
+    runtime.sign(mark)
 
 
 def _marks_of_the_living() -> frozenset[str]:

@@ -1,6 +1,7 @@
 """The pool with real processes."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -74,6 +75,23 @@ def test_workers_that_no_pool_has_taken_go_with_the_reserve() -> None:
         reserve.call_up()
         assert len(psutil.Process().children()) == len(before) + 2
     assert psutil.Process().children() == before
+
+
+def test_an_early_worker_that_cannot_start_is_started_when_it_is_taken() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Reserve() as reserve:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            reserve.call_up()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        before = psutil.Process().children()
+        pool: Pool[str, str] = Pool(1, reserve)
+        try:
+            pool.start()
+            assert len(psutil.Process().children()) == len(before) + 1
+        finally:
+            pool.close()
 
 
 def test_workers_beyond_the_size_of_the_pool_go_when_it_starts() -> None:

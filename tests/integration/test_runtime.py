@@ -1,7 +1,6 @@
 """A manager's private directory is its own while it lives, and is nobody's for long after it was killed."""
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -12,17 +11,17 @@ import pytest
 from common.errors import DbbError
 from common.orphans import marks
 from common.process import Background
-from common.runtime import MARK, clear, mark, remove_forgotten, runtime_directory
+from common.runtime import MARK, clear, remove_forgotten, runtime_directory
 from tests.loopback import REPOSITORY
 from tests.runs import eventually
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from common.runtime import mark, runtime_directory
+from common.runtime import runtime_directory
 with runtime_directory(sys.argv[1], Path(sys.argv[2])) as runtime:
-    runtime.sign()
-    (runtime.path / "socket").write_text(mark())
+    runtime.sign("abcd")
+    (runtime.path / "socket").touch()
     time.sleep(600)
 """
 
@@ -40,7 +39,7 @@ def left_long_ago(root: Path, ledger_id: str, mark: str = "0123") -> Path:
     """What a manager left that was killed the day before."""
     path = place(root, ledger_id)
     path.mkdir(mode=0o700)
-    (path / "mark").write_text(mark)
+    (path / "mark").symlink_to(mark)
     (path / "w0.1").mkdir()
     (path / "w0.1" / "link").symlink_to("/nowhere")
     age(path)
@@ -65,27 +64,27 @@ def test_it_is_private_and_goes_with_its_manager(tmp_path: Path) -> None:
 def test_that_of_a_killed_manager_is_taken_over_with_its_mark(tmp_path: Path) -> None:
     socket = place(tmp_path, "abc") / "socket"
     with holder(tmp_path, "abc") as manager:
-        eventually(lambda: socket.exists() and socket.read_text())
+        eventually(socket.exists)
         manager.kill()
     with runtime_directory("abc", tmp_path) as runtime:
-        assert runtime.left_by == socket.read_text()
+        assert runtime.left_by == "abcd"
         clear(runtime.path)
         assert not socket.exists()
+        runtime.sign("ef01")
     with runtime_directory("abc", tmp_path) as runtime:
         assert runtime.left_by is None
 
 
-def test_whoever_takes_one_over_signs_it_only_when_nothing_of_the_other_is_left(tmp_path: Path) -> None:
+def test_one_that_was_not_signed_since_it_was_left_behind_tells_the_next_one_the_same(tmp_path: Path) -> None:
+    """A process of the manager before may not have died yet."""
     left_long_ago(tmp_path, "abc")
     for _ in range(2):
         with runtime_directory("abc", tmp_path) as runtime:
             assert runtime.left_by == "0123"
             clear(runtime.path)
-            shutil.copytree(runtime.path, tmp_path / "kept")
-        (tmp_path / "kept").rename(runtime.path)
     with runtime_directory("abc", tmp_path) as runtime:
-        runtime.sign()
-        assert (runtime.path / "mark").read_text() == mark()
+        runtime.sign("ef01")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_that_was_killed_before_it_signed_has_left_nothing(tmp_path: Path) -> None:
