@@ -1,6 +1,6 @@
 """The command `hdfmgr`.
 
-Nothing is imported with the module: the manager's worker processes import it again.
+Nothing is imported with the module: what cron calls every minute has mostly nothing to do.
 """
 
 

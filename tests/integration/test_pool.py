@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -77,6 +77,13 @@ def test_workers_that_no_pool_has_taken_go_with_the_reserve() -> None:
     assert psutil.Process().children() == before
 
 
+def _assert_pool_of_one_has_one(reserve: Reserve, before: list[psutil.Process]) -> None:
+    pool: Pool[str, str] = Pool(1, reserve)
+    with closing(pool):
+        pool.start()
+        assert len(psutil.Process().children()) == len(before) + 1
+
+
 def test_an_early_worker_that_cannot_start_is_started_when_it_is_taken() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with Reserve() as reserve:
@@ -85,13 +92,7 @@ def test_an_early_worker_that_cannot_start_is_started_when_it_is_taken() -> None
             reserve.call_up()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        before = psutil.Process().children()
-        pool: Pool[str, str] = Pool(1, reserve)
-        try:
-            pool.start()
-            assert len(psutil.Process().children()) == len(before) + 1
-        finally:
-            pool.close()
+        _assert_pool_of_one_has_one(reserve, psutil.Process().children())
 
 
 def test_workers_beyond_the_size_of_the_pool_go_when_it_starts() -> None:
@@ -99,12 +100,7 @@ def test_workers_beyond_the_size_of_the_pool_go_when_it_starts() -> None:
     with Reserve() as reserve:
         reserve.call_up()
         reserve.call_up()
-        pool: Pool[str, str] = Pool(1, reserve)
-        try:
-            pool.start()
-            assert len(psutil.Process().children()) == len(before) + 1
-        finally:
-            pool.close()
+        _assert_pool_of_one_has_one(reserve, before)
 
 
 def test_workers_beyond_the_first_two_are_started_one_after_another(trace: Path) -> None:
